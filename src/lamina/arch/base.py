@@ -1,0 +1,91 @@
+"""What every part of an architecture has in common: it is a frozen, comparable, serialisable value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lamina.errors import LaminaError
+
+BYTES = {
+    "float64": 8,
+    "float32": 4,
+    "bfloat16": 2,
+    "float16": 2,
+    "fp8": 1,
+    "int8": 1,
+}
+"""Bytes of one number in each precision that a cache or a weight can be held in."""
+
+
+def bytes_of(dtype: str) -> int:
+    """Bytes of one number of `dtype`.
+
+    Raises: LaminaError for a precision that is not known.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in BYTES:
+        raise LaminaError(f"dtype {dtype!r} is not known; known: {', '.join(BYTES)}")
+    return BYTES[name]
+
+
+def describe(error: ValidationError) -> str:
+    """The first thing wrong in a value, as `path: what is wrong`."""
+    first = error.errors()[0]
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
+    message = first["msg"].removeprefix("Value error, ")
+    more = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
+    return f"{path}: {message}{more}" if path else f"{message}{more}"
+
+
+class _OneSentence(type(BaseModel)):
+    """Turns what pydantic says of a wrong value into one sentence of ours."""
+
+    def __call__(cls, *args: Any, **fields: Any) -> Any:
+        try:
+            return super().__call__(*args, **fields)
+        except ValidationError as error:
+            raise LaminaError(f"{cls.__name__}: {describe(error)}") from None
+
+
+class Node(BaseModel, metaclass=_OneSentence):
+    """A part of an architecture: immutable, compared by content, lossless in JSON.
+
+    Raises: LaminaError, naming the field, when a value contradicts itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", defer_build=True)
+
+    def replace(self, **fields: Any) -> Any:
+        """The same value with some fields changed, checked again."""
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | fields)
+
+
+class Op(Node):
+    """What a residual branch computes: a mixer, a feed-forward, or several in parallel.
+
+    Each knows its own cost, given the width D of the stream it reads and writes; the totals of an
+    architecture are sums of these.
+    """
+
+    @property
+    def role(self) -> str:
+        """The name of this part within its block, in paths and in parameter names."""
+        raise TypeError(f"{type(self).__name__} has no role")
+
+    def parameters(self, width: int) -> int:
+        """How many numbers are learned."""
+        raise TypeError(f"{type(self).__name__} does not count its parameters")
+
+    def active_parameters(self, width: int) -> int:
+        """How many of them one token uses."""
+        return self.parameters(width)
+
+    def state_bytes(self, context: int, itemsize: int, memory: int = 0) -> int:
+        """Bytes that one sequence of `context` tokens (and `memory` cross-attended ones) leaves behind."""
+        return 0
+
+    def flops(self, width: int, tokens: int, context: int, memory: int = 0) -> int:
+        """Forward FLOPs of `tokens` new tokens after `context` earlier ones; a multiply-accumulate is 2."""
+        raise TypeError(f"{type(self).__name__} does not count its FLOPs")

@@ -1,0 +1,42 @@
+"""Normalisation. Its width comes from where it stands, so it is not a field."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat
+
+from lamina.arch.base import Node
+
+
+class RMSNorm(Node):
+    """x / sqrt(mean(x^2) + eps) * (offset + weight).
+
+    Source: arXiv 1910.07467. `offset` is 1 where the stored weight is a difference from one (Gemma).
+    `weight` is False where nothing is learned (TRM).
+    """
+
+    kind: Literal["rms_norm"] = "rms_norm"
+    eps: NonNegativeFloat = 1e-6
+    offset: float = 0.0
+    weight: bool = True
+
+    def parameters(self, width: int) -> int:
+        return width if self.weight else 0
+
+
+class LayerNorm(Node):
+    """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias.
+
+    Source: arXiv 1607.06450.
+    """
+
+    kind: Literal["layer_norm"] = "layer_norm"
+    eps: NonNegativeFloat = 1e-5
+    bias: bool = True
+
+    def parameters(self, width: int) -> int:
+        return width * (1 + self.bias)
+
+
+Norm = Annotated[RMSNorm | LayerNorm, Field(discriminator="kind")]

@@ -1,0 +1,1 @@
+"""Stored weights: reading, writing, and where they come from."""

@@ -1,0 +1,134 @@
+"""Saving in a published layout: the family's rules backwards."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lamina.arch import Architecture, Attention, Rotary
+from lamina.arch.diff import differences
+from lamina.arch.edit import rewritten
+from lamina.arch.norm import RMSNorm
+from lamina.checkpoint.safetensors import save_sharded
+from lamina.checkpoint.staging import staged_directory
+from lamina.errors import LaminaError
+from lamina.families import family_named, read_config
+from lamina.nn import basic
+from lamina.nn.attention import Attention as AttentionModule
+from lamina.nn.decoder import Model
+from lamina.published.rules import entries
+
+Change = Callable[[Tensor], Tensor]
+
+
+def save(model: Model, directory: str | os.PathLike[str], layout: str | None = None) -> Path:
+    """Writes config.json, safetensors and tokenizer so that `transformers` loads them (and `load` too).
+
+    `layout` is a family's name, the one the architecture was read from if not given; "lamina" is our own, which
+    holds any architecture and which only Lamina reads. Rotary layout and norm offset, which a GGUF file stores
+    otherwise, are converted. Everything is written beside `directory` and renamed: a failure leaves nothing.
+
+    Raises: LaminaError if the layout cannot express the architecture (naming the first path that differs), or
+    if the directory holds something already, or cannot be written.
+    """
+    target = Path(directory).expanduser()
+    family = family_named(layout or model.arch.family)
+    config, published = _published(model.arch, family.name)
+    changes = _changes(model, published)
+    parameters = dict(model.named_parameters())
+    tensors = {}
+    for entry in entries(family.layout_of(published).rules, parameters):
+        parts = [(parameters[name], changes.get(name)) for name in entry.ours]
+        tensors[entry.theirs] = _Pending(parts, entry.transpose)
+    config |= model.token_ids.as_config() | {"dtype": str(model.dtype).removeprefix("torch.")}
+    with staged_directory(target) as stage:
+        (stage / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        if generation := {key: value for key, value in model.token_ids.as_config().items() if value is not None}:
+            (stage / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+        if model.tokenizer is not None:
+            model.tokenizer.save(stage)
+        save_sharded(tensors, stage)
+    return target
+
+
+class _Pending:
+    """A published tensor, put together from ours only when it is written."""
+
+    def __init__(self, parts: list[tuple[Tensor, Change | None]], transpose: bool) -> None:
+        self.parts, self.transpose = parts, transpose
+        rows = sum(part.shape[0] for part, _ in parts) if parts[0][0].ndim else 0
+        shape = (rows, *parts[0][0].shape[1:])
+        self.shape = shape[::-1] if transpose else shape
+        self.dtype = parts[0][0].dtype
+
+    def read(self) -> Tensor:
+        parts = [part.detach() if change is None else change(part.detach()) for part, change in self.parts]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return (whole.T if self.transpose else whole).contiguous()
+
+
+def _published(arch: Architecture, family: str) -> tuple[dict, Architecture]:
+    """The config that the family writes, and the architecture that it reads back from it."""
+    moved = arch.replace(family=family)
+    try:
+        config = family_named(family).write(moved)
+        read = read_config(config, "config.json")
+    except (AssertionError, AttributeError, StopIteration, LaminaError) as error:
+        raise LaminaError(_cannot(family, str(error) or "it has no such parts")) from None
+    # what a GGUF file stores otherwise is no difference: the weights are converted
+    comparable = rewritten(moved, RMSNorm, lambda n: n.replace(offset=0.0))
+    comparable = rewritten(comparable, Rotary, lambda r: r.replace(layout="half"))
+    other = rewritten(read, RMSNorm, lambda n: n.replace(offset=0.0))
+    other = rewritten(other, Rotary, lambda r: r.replace(layout="half"))
+    if comparable != other:
+        path, ours, theirs = next(iter(differences(comparable, other)))
+        raise LaminaError(_cannot(family, f"{path} is {ours!r:.80}, and would become {theirs!r:.80}"))
+    return config, read
+
+
+def _cannot(family: str, why: str) -> str:
+    return f"the {family} layout cannot express this architecture: {why}; layout='lamina' holds any"
+
+
+def _changes(model: Model, published: Architecture) -> dict[str, Change]:
+    """What must be done to parameters whose rotary layout or norm offset the published layout has otherwise."""
+    changes: dict[str, Change] = {}
+    norms = [(name, m) for name, m in model.named_modules() if isinstance(m, basic.RMSNorm) and m.weight is not None]
+    offsets = _offsets(published)
+    for name, module in norms:
+        if (shift := module.offset - offsets) != 0:
+            changes[f"{name}.weight"] = lambda w, shift=shift: w + shift
+    theirs = [op for op in published.ops() if isinstance(op, Attention)]
+    ours = [(name, m) for name, m in model.named_modules() if isinstance(m, AttentionModule)]
+    for (name, module), value in zip(ours, theirs, strict=False):
+        mine = module.value.rotary
+        if mine is None or value.rotary is None or mine.layout == value.rotary.layout:
+            continue
+        for leaf in ("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias", "q_norm.weight", "k_norm.weight"):
+            before = changes.get(f"{name}.{leaf}", lambda w: w)
+            turn = _turned(module.value.head_dim, mine)
+            changes[f"{name}.{leaf}"] = lambda w, turn=turn, before=before: turn(before(w))
+    return changes
+
+
+def _offsets(published: Architecture) -> float:
+    """The norm offset of a layout, which is one for the whole model."""
+    return published.norm.offset if isinstance(published.norm, RMSNorm) else 0.0
+
+
+def _turned(head_dim: int, rotary: Rotary) -> Change:
+    """Rows of q and k from one rotary layout to the other: what turns together is put where it is looked for."""
+    half = rotary.dim // 2
+    interleaved = torch.arange(rotary.dim).view(half, 2).T.flatten()  # 0 2 4 ... 1 3 5 ...
+    order = interleaved if rotary.layout == "interleaved" else torch.argsort(interleaved)
+    order = torch.cat([order, torch.arange(rotary.dim, head_dim)])
+
+    def turn(weight: Tensor) -> Tensor:
+        return weight.unflatten(0, (-1, head_dim))[:, order.to(weight.device)].flatten(0, 1)
+
+    return turn

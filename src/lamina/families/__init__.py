@@ -1,0 +1,62 @@
+"""Families: published layouts, read and written. A module here that holds a FAMILY is registered by existing."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from typing import Any
+
+from lamina.arch import Architecture
+from lamina.errors import LaminaError, closest
+from lamina.published.common import Family
+from lamina.published.config import Config
+
+
+@functools.cache
+def families() -> dict[str, Family]:
+    """Every family, by each `model_type` it reads."""
+    found: dict[str, Family] = {}
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        for family in getattr(module, "FAMILIES", ()):
+            found.update(dict.fromkeys(family.model_types, family))
+    return found
+
+
+def family_named(name: str) -> Family:
+    """The family that `Architecture.family` names.
+
+    Raises: LaminaError if there is none.
+    """
+    known = {family.name: family for family in families().values()}
+    if name not in known:
+        raise LaminaError(f"family {name!r} is not known; {closest(name, known)}")
+    return known[name]
+
+
+def read_config(data: Any, where: str = "config.json", name: str = "") -> Architecture:
+    """A published config.json as a value.
+
+    Raises: LaminaError, naming the file and the key, if the model_type is unknown, a key is missing, wrong or
+    not understood, or the values contradict each other.
+    """
+    return read(Config(data, where), name)
+
+
+def read(config: Config, name: str = "") -> Architecture:
+    """As `read_config`; afterwards `config.ignored` says what was passed over and why."""
+    signed = (f.name for f in families().values() if f.signature and f.signature in config.data)
+    kind = config.str("model_type", next(signed, None)) or config.str("model_type")
+    if kind not in families():
+        raise LaminaError(f"{config.where}: model_type {kind!r} is not known; {closest(kind, families())}")
+    try:
+        arch = families()[kind].read(config)
+    except LaminaError as error:
+        message = str(error)
+        raise LaminaError(
+            message if message.startswith(config.where) else f"{config.where}: {message}"
+        ) from None
+    except (OverflowError, ZeroDivisionError, ValueError, TypeError) as error:
+        raise LaminaError(f"{config.where}: the values contradict each other ({error})") from None
+    return arch.replace(name=name)

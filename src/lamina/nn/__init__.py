@@ -1,0 +1,1 @@
+"""How an architecture runs: one file for each mechanism, named as in lamina.arch."""

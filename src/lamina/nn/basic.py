@@ -1,0 +1,71 @@
+"""The small parts: projections, norms, activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lamina.arch.norm import LayerNorm as LayerNormValue
+from lamina.arch.norm import Norm as NormValue
+from lamina.arch.norm import RMSNorm as RMSNormValue
+from lamina.ops.linear import linear
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
+}
+
+
+class Linear(nn.Module):
+    """A projection, computed with whatever its weight is stored as."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * (offset + weight), computed in float32."""
+
+    def __init__(self, value: RMSNormValue, width: int) -> None:
+        super().__init__()
+        self.eps, self.offset, self.width = value.eps, value.offset, width
+        self.weight = nn.Parameter(torch.empty(width)) if value.weight else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight if self.weight is None or not self.offset else self.weight.float() + self.offset
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, (self.width,), weight, self.eps)
+        weight = None if weight is None else weight.float()
+        return F.rms_norm(x.float(), (self.width,), weight, self.eps).to(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / std * weight + bias, computed in float32."""
+
+    def __init__(self, value: LayerNormValue, width: int) -> None:
+        super().__init__()
+        self.eps, self.width = value.eps, width
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width)) if value.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        return F.layer_norm(x.float(), (self.width,), self.weight.float(), bias, self.eps).to(x.dtype)
+
+
+def norm(value: NormValue | None, width: int) -> nn.Module | None:
+    """The module of a norm value, or nothing where there is none."""
+    if value is None:
+        return None
+    return RMSNorm(value, width) if isinstance(value, RMSNormValue) else LayerNorm(value, width)

@@ -1,0 +1,85 @@
+"""From a value to a model: empty, or with random weights."""
+
+from __future__ import annotations
+
+import torch
+
+from lamina.arch import Architecture
+from lamina.errors import LaminaError
+from lamina.nn.basic import LayerNorm, RMSNorm
+from lamina.nn.decoder import Decoder, Model
+from lamina.nn.recursive import Recursive
+
+DTYPES = {"float64", "float32", "bfloat16", "float16"}
+
+
+def torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """A floating-point type by name.
+
+    Raises: LaminaError for one that nothing is computed in.
+    """
+    name = str(dtype or "float32").removeprefix("torch.")
+    if name not in DTYPES:
+        raise LaminaError(f"dtype {name!r} is not one to compute in; known: {', '.join(sorted(DTYPES))}")
+    return getattr(torch, name)
+
+
+def torch_device(device: str | torch.device) -> torch.device:
+    """A device by name.
+
+    Raises: LaminaError if it does not exist or is not on this machine.
+    """
+    try:
+        found = torch.device(device)
+        if found.type != "meta":
+            torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise LaminaError(
+            f"device {str(device)!r} cannot be used here ({reason}); try cpu, cuda or mps"
+        ) from None
+    return found
+
+
+def empty(
+    arch: Architecture, dtype: str | torch.dtype | None = None, device: str | torch.device = "meta"
+) -> Model:
+    """The model with its parameters allocated and not filled (not even allocated on the meta device)."""
+    model = Recursive if arch.recursion else Decoder
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch_dtype(dtype))
+    try:
+        with torch_device(device):
+            return model(arch).eval()
+    finally:
+        torch.set_default_dtype(before)
+
+
+def build(
+    arch: Architecture,
+    seed: int = 0,
+    dtype: str | torch.dtype | None = "float32",
+    device: str | torch.device = "cpu",
+) -> Model:
+    """The model with random weights: the same ones for the same seed, whatever the device.
+
+    Matrices are normal with deviation 0.02, norms neutral, biases and gates zero.
+    """
+    model = empty(arch, dtype, device)
+    if model.device.type == "meta":
+        return model
+    random = torch.Generator().manual_seed(seed)
+    neutral = {
+        id(module.weight): 1.0 - getattr(module, "offset", 0.0)
+        for module in model.modules()
+        if isinstance(module, RMSNorm | LayerNorm)
+    }
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if id(parameter) in neutral:
+                parameter.fill_(neutral[id(parameter)])
+            elif name.endswith((".bias", ".gate")):
+                parameter.zero_()
+            else:
+                parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.02)
+    return model

@@ -1,0 +1,284 @@
+"""The model around its blocks: embedding, final norm, head, and the state that the caller owns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lamina.arch import Architecture
+from lamina.arch.mixers import Attention
+from lamina.arch.model import Embedding as EmbeddingValue
+from lamina.arch.model import Head as HeadValue
+from lamina.errors import LaminaError
+from lamina.nn.basic import norm
+from lamina.nn.block import blocks
+from lamina.nn.state import Fresh, State
+from lamina.nn.step import Step
+from lamina.ops.linear import linear
+
+
+class Embedding(nn.Module):
+    """scale * (table[id] + position).
+
+    Shapes: ids [B T] -> [B T D]
+    """
+
+    def __init__(self, value: EmbeddingValue) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(value.vocab + value.placeholders, value.width))
+        learned = value.positions
+        self.positions = nn.Parameter(torch.empty(learned.length, value.width)) if learned else None
+        self.scale = value.scale
+
+    def forward(self, ids: Int[Tensor, "B T"], step: Step) -> Float[Tensor, "B T D"]:
+        x = F.embedding(ids, self.table)
+        if self.positions is not None:
+            last = max(start + n for start, n in zip(step.starts, step.lengths, strict=True))
+            if last > len(self.positions):
+                raise LaminaError(
+                    f"{last} tokens pass the {len(self.positions)} learned positions of this model"
+                )
+            x = x + self.positions[step.positions.clamp(max=len(self.positions) - 1)]
+        return x if self.scale == 1.0 else x * self.scale
+
+
+class Head(nn.Module):
+    """softcap(scale * (W x + b)), W being the embedding table where the two are tied.
+
+    Shapes: x [B T D] -> [B T vocab]
+    """
+
+    def __init__(self, value: HeadValue, vocab: int, width: int) -> None:
+        super().__init__()
+        self.weight = None if value.tied else nn.Parameter(torch.empty(vocab, width))
+        self.bias = nn.Parameter(torch.empty(vocab)) if value.bias else None
+        self.vocab, self.scale, self.softcap = vocab, value.scale, value.softcap
+
+    def forward(self, x: Float[Tensor, "B T D"], table: Tensor) -> Float[Tensor, "B T vocab"]:
+        weight = table[: self.vocab] if self.weight is None else self.weight
+        logits = linear(x, weight, self.bias).float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Tokens with a meaning of their own: what begins a text, what ends one, what fills up a batch."""
+
+    bos: int | None = None
+    eos: tuple[int, ...] = ()
+    pad: int | None = None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> TokenIds:
+        """Those that a config.json names; what is no token id counts as none."""
+
+        def ids(key: str) -> tuple[int, ...]:
+            value = config.get(f"{key}_token_id")
+            values = value if isinstance(value, list) else [value]
+            return tuple(v for v in values if isinstance(v, int) and not isinstance(v, bool) and v >= 0)
+
+        return cls(next(iter(ids("bos")), None), ids("eos"), next(iter(ids("pad")), None))
+
+    def joined(self, tokenizer: Any) -> TokenIds:
+        """These, and what a tokenizer adds to them."""
+        return TokenIds(
+            tokenizer.bos_id if self.bos is None else self.bos,
+            tuple(dict.fromkeys((*tokenizer.eos_ids, *self.eos))),
+            tokenizer.pad_id if self.pad is None else self.pad,
+        )
+
+    def as_config(self) -> dict[str, Any]:
+        """The keys of a config.json; all three, for a key that is absent gets a default from the reference."""
+        eos = self.eos[0] if len(self.eos) == 1 else list(self.eos) or None
+        return {"bos_token_id": self.bos, "eos_token_id": eos, "pad_token_id": self.pad}
+
+
+class Model(nn.Module):
+    """What every model has beside its parameters.
+
+    Fields: `arch` the value it was built from; `tokenizer` or None; `source_path` the file or directory it
+    came from; `token_ids` the tokens that begin and end a text; `ignored` what was passed over in loading, and why.
+    """
+
+    arch: Architecture
+    tokenizer: Any = None
+    source_path: Path | None = None
+    token_ids: TokenIds = TokenIds()
+    ignored: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.arch = arch
+        self.embedding = Embedding(arch.embedding)
+        self.blocks = blocks(arch.blocks, arch.width)
+        self.norm = norm(arch.norm, arch.width)
+        self.head = Head(arch.head, arch.vocab, arch.width)
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return self.token_ids.eos
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.table.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding.table.dtype
+
+    def check_ids(self, ids: Any, name: str = "ids") -> None:
+        """Raises: LaminaError unless ids are whole numbers [B T] within the vocabulary."""
+        if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in (torch.int64, torch.int32):
+            seen = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
+            raise LaminaError(f"{name} must be an int64 tensor of [batch, tokens], not {seen}")
+        if not ids.numel():
+            raise LaminaError(f"{name} is empty ({list(ids.shape)}); at least one token is needed")
+        rows = len(self.embedding.table)
+        if ids.device.type == "cpu":
+            low, high = int(ids.min()), int(ids.max())
+            if low < 0 or high >= rows:
+                raise LaminaError(
+                    f"token id {low if low < 0 else high} is outside the vocabulary, 0 to {rows - 1}"
+                )
+
+
+class Decoder(Model):
+    """A stack of blocks between an embedding and a head.
+
+    `model(ids)` gives the logits of every token; `model(ids, state)` continues from a state that the caller
+    made with `init_state`. Attention looks back only, or both ways if the objective says so.
+    """
+
+    def init_state(self, batch: int = 1, capacity: int | None = None) -> State:
+        """An empty state for `batch` rows of at most `capacity` tokens (the model's context if not given).
+
+        Raises: LaminaError for sizes below one, or where attention looks both ways and nothing can be kept.
+        """
+        capacity = self.arch.context if capacity is None else capacity
+        if self.arch.bidirectional:
+            raise LaminaError(
+                f"{self.arch.objective.kind} reads the whole sequence at each step and keeps no state"
+            )
+        if batch < 1 or not capacity or capacity < 1:
+            raise LaminaError(f"batch ({batch}) and capacity ({capacity}) must be at least 1")
+        like: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+        layers = [m.state(batch, capacity, **like) for m in self.modules() if hasattr(type(m), "state")]
+        ids = torch.zeros(batch, capacity, dtype=torch.int64, device=self.device)
+        return State(batch, capacity, layers, ids if self.arch.depends_on_length else None)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "B T"],
+        state: State | None = None,
+        *,
+        lengths: Int[Tensor, B] | None = None,
+        last: bool = False,
+        memory: Float[Tensor, "B M Dm"] | None = None,
+        memory_mask: Bool[Tensor, "B T M"] | None = None,
+    ) -> Float[Tensor, "B T vocab"]:
+        """Logits of T tokens a row, float32.
+
+        `lengths` says how many of a row's tokens are real (padding on the right; its logits mean nothing).
+        `last` asks for the last real token of each row only: [B 1 vocab]. `memory` is what cross-attention
+        reads, given once a state; `memory_mask` is True where a token sees it, and once given, later tokens
+        see what the last one saw.
+
+        Raises: LaminaError for ids, lengths or a state that do not fit each other.
+        """
+        self.check_ids(ids)
+        counts = _lengths(ids, lengths)
+        if state is not None:
+            if state.batch != len(ids):
+                raise LaminaError(f"the state holds {state.batch} rows and ids {len(ids)}; they must agree")
+            state.check_room(counts)
+            if state.history is not None:
+                if self._stale(state, counts):
+                    return self._again(ids, state, counts, last)
+                _remember(state, ids, counts)
+        step = self._step(ids, state, counts, memory, memory_mask)
+        x = self.embedding(ids, step)
+        for block in self.blocks:
+            x = block(x, step)
+        if last:
+            x = x[torch.arange(len(ids), device=x.device), torch.tensor(counts, device=x.device) - 1][:, None]
+        if self.norm is not None:
+            x = self.norm(x)
+        logits = self.head(x, self.embedding.table)
+        if state is not None:
+            state.advance(counts)
+        return logits
+
+    def _step(
+        self, ids: Tensor, state: State | None, counts: list[int], memory: Tensor | None, mask: Tensor | None
+    ) -> Step:
+        fresh = Fresh()
+        if state is not None:
+            if mask is None and state.memory_mask is not None:
+                mask = state.memory_mask[:, None].expand(-1, ids.shape[1], -1)
+            elif mask is not None:
+                state.memory_mask = mask[torch.arange(len(ids)), torch.tensor(counts) - 1]
+        step = Step(
+            ids,
+            self.dtype,
+            layers=(lambda slot: fresh) if state is None else state.layers.__getitem__,
+            starts=[0] * len(ids) if state is None else state.lengths,
+            lengths=counts,
+            bidirectional=self.arch.bidirectional,
+            memory=memory,
+            memory_mask=mask,
+        )
+        step.has_memory = memory is not None or (state is not None and state.has_memory)
+        return step
+
+    # -- rotary scalings that look at the length of the whole sequence
+
+    def _stale(self, state: State, counts: list[int]) -> bool:
+        """Whether the new tokens change the angles under which a row's earlier keys were rotated."""
+        rotaries = {op.rotary for op in self.arch.ops() if isinstance(op, Attention) and op.rotary}
+        return any(
+            held and rotary.regime(held) != rotary.regime(held + new)
+            for rotary in rotaries
+            for held, new in zip(state.lengths, counts, strict=True)
+        )
+
+    def _again(self, ids: Tensor, state: State, counts: list[int], last: bool) -> Tensor:
+        """Reads each row from its beginning, so that continuing equals reading all at once."""
+        assert state.history is not None
+        starts = state.lengths
+        _remember(state, ids, counts)
+        totals = [start + new for start, new in zip(starts, counts, strict=True)]
+        everything = state.history[:, : max(totals)].clone()
+        state.lengths = [0] * state.batch
+        logits = self(everything, state, lengths=torch.tensor(totals), last=last)
+        if last:
+            return logits
+        tokens = torch.arange(ids.shape[1], device=ids.device)
+        places = (torch.tensor(starts, device=ids.device)[:, None] + tokens).clamp(max=logits.shape[1] - 1)
+        return logits[torch.arange(len(ids), device=ids.device)[:, None], places]
+
+
+def _lengths(ids: Tensor, lengths: Any) -> list[int]:
+    if lengths is None:
+        return [ids.shape[1]] * len(ids)
+    counts = torch.as_tensor(lengths).tolist()
+    if len(counts) != len(ids) or any(not 1 <= n <= ids.shape[1] for n in counts):
+        raise LaminaError(
+            f"lengths {counts} must hold, for each of {len(ids)} rows, 1 to {ids.shape[1]} tokens"
+        )
+    return counts
+
+
+def _remember(state: State, ids: Tensor, counts: list[int]) -> None:
+    assert state.history is not None
+    for row, (start, new) in enumerate(zip(state.lengths, counts, strict=True)):
+        state.history[row, start : start + new] = ids[row, :new]

@@ -1,0 +1,250 @@
+"""What a model remembers of the tokens before: owned by the caller, one typed part for each mechanism."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lamina.errors import LaminaError
+from lamina.nn.step import Step
+from lamina.ops.attention import Reach
+
+
+class LayerState(Protocol):
+    """What one mixer keeps. `snapshot` returns a copy that `restore` puts back."""
+
+    @property
+    def nbytes(self) -> int: ...
+    def snapshot(self, length: int) -> Any: ...
+    def restore(self, saved: Any) -> None: ...
+    def select(self, rows: Tensor) -> None: ...
+
+
+class Fresh:
+    """The state of a forward pass that keeps nothing: new tokens see each other only."""
+
+    nbytes = 0
+
+    def extend(self, k: Tensor, v: Tensor, window: int | None, step: Step) -> tuple[Tensor, Tensor, Reach]:
+        return k, v, step.reach("fresh", window, lambda: step.fresh_reach(window))
+
+    def memory(self, k: Tensor | None, v: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert k is not None and v is not None
+        return k, v
+
+
+class FullKV:
+    """Keys and values of every token, up to a capacity.
+
+    Shapes: k, v [B G capacity K]
+    """
+
+    def __init__(self, batch: int, kv_heads: int, capacity: int, head_dim: int, **like: Any) -> None:
+        # zeros, not empty: an unseen value is multiplied by a weight of zero, and must be finite
+        self.k = torch.zeros(batch, kv_heads, capacity, head_dim, **like)
+        self.v = torch.zeros(batch, kv_heads, capacity, head_dim, **like)
+
+    @property
+    def nbytes(self) -> int:
+        return self.k.nbytes + self.v.nbytes
+
+    def extend(self, k: Tensor, v: Tensor, window: int | None, step: Step) -> tuple[Tensor, Tensor, Reach]:
+        """Writes the new keys and values; returns all that any row holds, and who sees what."""
+        if step.uniform:
+            end = step.start + step.tokens
+            self.k[:, :, step.start : end] = k
+            self.v[:, :, step.start : end] = v
+        else:
+            rows, columns, positions = step.real
+            end = max(start + n for start, n in zip(step.starts, step.lengths, strict=True))
+            self.k[rows, :, positions] = k[rows, :, columns]
+            self.v[rows, :, positions] = v[rows, :, columns]
+        return (
+            self.k[:, :, :end],
+            self.v[:, :, :end],
+            step.reach("full", window, lambda: self._reach(end, step)),
+        )
+
+    @staticmethod
+    def _reach(end: int, step: Step) -> Reach:
+        if step.uniform and step.tokens == 1:
+            return Reach(everything=True)
+        keys = torch.arange(end, device=step.device)[None]
+        return Reach(step.positions, keys, square=step.together and step.start == 0 and end == step.tokens)
+
+    def snapshot(self, length: int) -> Any:
+        return self.k[:, :, :length].clone(), self.v[:, :, :length].clone()
+
+    def restore(self, saved: Any) -> None:
+        length = saved[0].shape[2]
+        self.k[:, :, :length], self.v[:, :, :length] = saved
+
+    def select(self, rows: Tensor) -> None:
+        self.k, self.v = self.k[rows], self.v[rows]
+
+
+class WindowKV:
+    """Keys and values of the last tokens only: a ring of as many slots as a query can see.
+
+    Shapes: k, v [B G W K]; position p stands in slot p mod W
+    """
+
+    def __init__(self, batch: int, kv_heads: int, slots: int, head_dim: int, **like: Any) -> None:
+        self.k = torch.zeros(batch, kv_heads, slots, head_dim, **like)
+        self.v = torch.zeros(batch, kv_heads, slots, head_dim, **like)
+
+    @property
+    def nbytes(self) -> int:
+        return self.k.nbytes + self.v.nbytes
+
+    def extend(self, k: Tensor, v: Tensor, window: int | None, step: Step) -> tuple[Tensor, Tensor, Reach]:
+        """Reads what the ring holds, in order of position, before the new tokens overwrite it."""
+        slots = self.k.shape[2]
+        if step.uniform and step.tokens == 1:
+            slot, held = step.start % slots, min(step.start + 1, slots)
+            self.k[:, :, slot], self.v[:, :, slot] = k[:, :, 0], v[:, :, 0]
+            return self.k[:, :, :held], self.v[:, :, :held], Reach(everything=True)
+        earlier = min(max(step.starts), slots)
+        if earlier:
+            places = torch.tensor(step.starts, device=step.device)[:, None] - earlier
+            places = (places + torch.arange(earlier, device=step.device)) % slots  # [B earlier]
+            rows = torch.arange(step.batch, device=step.device)[:, None]
+            k_all = torch.cat([self.k[rows, :, places].transpose(1, 2), k], 2)
+            v_all = torch.cat([self.v[rows, :, places].transpose(1, 2), v], 2)
+        else:
+            k_all, v_all = k, v
+        rows, columns, positions = step.real
+        kept = columns >= torch.tensor(step.lengths, device=step.device)[rows] - slots
+        rows, columns, positions = rows[kept], columns[kept], positions[kept] % slots
+        self.k[rows, :, positions], self.v[rows, :, positions] = k[rows, :, columns], v[rows, :, columns]
+        return k_all, v_all, step.reach(f"ring{slots}", window, lambda: self._reach(earlier, window, step))
+
+    @staticmethod
+    def _reach(earlier: int, window: int | None, step: Step) -> Reach:
+        if not earlier:
+            return step.fresh_reach(window)
+        before = torch.arange(-earlier, 0, device=step.device) + step.positions[:, :1]
+        return Reach(step.positions, torch.cat([before, step.positions], 1), window=window)
+
+    def snapshot(self, length: int) -> Any:
+        return self.k.clone(), self.v.clone()
+
+    def restore(self, saved: Any) -> None:
+        self.k[:], self.v[:] = saved
+
+    def select(self, rows: Tensor) -> None:
+        self.k, self.v = self.k[rows], self.v[rows]
+
+
+class MemoryKV:
+    """Keys and values of a memory (image states), computed when it is given and kept from then on.
+
+    Shapes: k, v [B G M K]
+    """
+
+    def __init__(self) -> None:
+        self.k: Tensor | None = None
+        self.v: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.k is None or self.v is None else self.k.nbytes + self.v.nbytes
+
+    def memory(self, k: Tensor | None, v: Tensor | None) -> tuple[Tensor, Tensor]:
+        """All that is remembered, after adding what is new."""
+        if k is not None and v is not None:
+            self.k = k if self.k is None else torch.cat([self.k, k], 2)
+            self.v = v if self.v is None else torch.cat([self.v, v], 2)
+        assert self.k is not None and self.v is not None
+        return self.k, self.v
+
+    def snapshot(self, length: int) -> Any:
+        return self.k, self.v  # never written in place, so no copy is needed
+
+    def restore(self, saved: Any) -> None:
+        self.k, self.v = saved
+
+    def select(self, rows: Tensor) -> None:
+        self.k = None if self.k is None else self.k[rows]
+        self.v = None if self.v is None else self.v[rows]
+
+
+class State:
+    """All that a decoder remembers of B sequences: how long each is, and the states of its mixers.
+
+    Fields: `lengths` tokens held by each row; `capacity` the most a row can hold; `layers` the mixers' states
+    by slot; `history` the tokens themselves, kept only where earlier keys can go stale.
+    """
+
+    def __init__(self, batch: int, capacity: int, layers: Sequence[Any], history: Tensor | None) -> None:
+        self.lengths = [0] * batch
+        self.capacity = capacity
+        self.layers = list(layers)
+        self.history = history
+        self.memory_mask: Tensor | None = None
+
+    @property
+    def batch(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, as allocated."""
+        return sum(layer.nbytes for layer in self.layers) + (
+            0 if self.history is None else self.history.nbytes
+        )
+
+    @property
+    def has_memory(self) -> bool:
+        return any(isinstance(layer, MemoryKV) and layer.k is not None for layer in self.layers)
+
+    def check_room(self, lengths: Sequence[int]) -> None:
+        """Raises: LaminaError if a row would pass the capacity."""
+        for row, (held, new) in enumerate(zip(self.lengths, lengths, strict=True)):
+            if held + new > self.capacity:
+                raise LaminaError(
+                    f"row {row} holds {held} tokens and {new} more pass the state's capacity of {self.capacity}; "
+                    "make the state with a larger capacity"
+                )
+
+    def advance(self, lengths: Sequence[int]) -> None:
+        self.lengths = [held + new for held, new in zip(self.lengths, lengths, strict=True)]
+
+    def snapshot(self) -> Any:
+        """A copy of all that is remembered, which later tokens do not touch."""
+        longest = max(self.lengths, default=0)
+        history = None if self.history is None else self.history.clone()
+        return (
+            list(self.lengths),
+            [layer.snapshot(longest) for layer in self.layers],
+            history,
+            self.memory_mask,
+        )
+
+    def restore(self, saved: Any) -> None:
+        """Back to what `snapshot` saw.
+
+        Raises: LaminaError if the snapshot is of another number of rows.
+        """
+        lengths, layers, history, mask = saved
+        if len(lengths) != self.batch or len(layers) != len(self.layers):
+            raise LaminaError(
+                f"the snapshot holds {len(lengths)} rows and the state {self.batch}; they must agree"
+            )
+        self.lengths, self.history, self.memory_mask = list(lengths), history, mask
+        for layer, part in zip(self.layers, layers, strict=True):
+            layer.restore(part)
+
+    def select(self, rows: Sequence[int] | Tensor) -> None:
+        """Keep these rows, in this order (a row may come more than once)."""
+        rows = torch.as_tensor(rows, dtype=torch.int64)
+        if rows.ndim != 1 or (rows.numel() and not (int(rows.min()) >= 0 and int(rows.max()) < self.batch)):
+            raise LaminaError(f"rows {rows.tolist()} are not all among the state's 0 to {self.batch - 1}")
+        self.lengths = [self.lengths[row] for row in rows.tolist()]
+        for layer in self.layers:
+            layer.select(rows)
+        self.history = None if self.history is None else self.history[rows]
+        self.memory_mask = None if self.memory_mask is None else self.memory_mask[rows]

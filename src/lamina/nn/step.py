@@ -1,0 +1,117 @@
+"""What all parts of one forward pass share: where its tokens stand, and what follows from that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lamina.arch.position import Rotary
+from lamina.ops.attention import Reach
+from lamina.ops.rotary import tables
+
+if TYPE_CHECKING:
+    from lamina.nn.state import LayerState
+
+
+class Step:
+    """T new tokens for each of B rows, row b starting at position `starts[b]`.
+
+    Fields: `lengths` holds how many of a row's T tokens are real (padding stands on the right); `uniform`
+    says that all rows start alike and have no padding. `layers` are the states by slot.
+    """
+
+    def __init__(
+        self,
+        ids: Tensor,
+        dtype: torch.dtype,
+        layers: Callable[[int], LayerState],
+        starts: list[int],
+        lengths: list[int] | None,
+        bidirectional: bool = False,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> None:
+        self.batch, self.tokens = ids.shape
+        self.device, self.dtype = ids.device, dtype
+        self.layers = layers
+        self.starts = starts
+        self.lengths = lengths or [self.tokens] * self.batch
+        padded = any(n != self.tokens for n in self.lengths)
+        self.uniform = not padded and len(set(starts)) == 1
+        self.padded = padded
+        self.bidirectional = bidirectional
+        self.memory, self.memory_mask = memory, memory_mask
+        self.has_memory = memory is not None
+        self._tables: dict[Rotary, tuple[Tensor, Tensor]] = {}
+        self._reaches: dict[tuple[str, int | None], Reach] = {}
+
+    @property
+    def start(self) -> int:
+        """The position of the first new token, where all rows agree."""
+        return self.starts[0]
+
+    @property
+    def together(self) -> bool:
+        """Whether all rows start at the same position (they may still differ in length)."""
+        return len(set(self.starts)) == 1
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """[1 T] where all rows start alike, else [B T]."""
+        offsets = torch.arange(self.tokens, device=self.device)
+        starts = self.starts[:1] if self.together else self.starts
+        return torch.tensor(starts, device=self.device)[:, None] + offsets
+
+    @cached_property
+    def real(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, column and position of every token that is not padding."""
+        lengths = torch.tensor(self.lengths, device=self.device)[:, None]
+        offsets = torch.arange(self.tokens, device=self.device)
+        rows, columns = (offsets < lengths).nonzero(as_tuple=True)
+        return rows, columns, torch.tensor(self.starts, device=self.device)[rows] + columns
+
+    def rotary(self, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for the new tokens, [1|B 1 T K], computed once a step for each rotary value."""
+        if rotary not in self._tables:
+            totals = [start + n for start, n in zip(self.starts, self.lengths, strict=True)]
+            if len({rotary.regime(total) for total in totals}) == 1:
+                cos, sin = tables(rotary, self.positions, totals[0], self.dtype)
+            else:
+                positions = self.positions.expand(self.batch, -1)
+                rows = [tables(rotary, positions[b], total, self.dtype) for b, total in enumerate(totals)]
+                cos, sin = (torch.stack(part) for part in zip(*rows, strict=True))
+            self._tables[rotary] = cos[:, None], sin[:, None]
+        return self._tables[rotary]
+
+    def reach(self, kind: str, window: int | None, make: Callable[[], Reach]) -> Reach:
+        """Which keys are seen, worked out once a step for each kind of state and window."""
+        key = kind, window
+        if key not in self._reaches:
+            self._reaches[key] = make()
+        return self._reaches[key]
+
+    @cached_property
+    def fresh_reaches(self) -> dict[int | None, Reach]:
+        return {}
+
+    def fresh_reach(self, window: int | None) -> Reach:
+        """The reach of new tokens among themselves, with nothing before them."""
+        if self.bidirectional:
+            if not self.padded:
+                return Reach(everything=True)
+            ends = torch.tensor(self.lengths, device=self.device)[:, None]
+            return Reach(self.positions, self.positions, causal=False, ends=ends)
+        if window is None or window >= self.tokens:
+            return Reach(square=True, queries=self.positions, keys=self.positions)
+        return Reach(self.positions, self.positions, window=window)
+
+    @cached_property
+    def attended(self) -> Tensor | None:
+        """[B T 1]: 1 for tokens that see any of the memory; None where all do."""
+        if self.memory_mask is None:
+            return None
+        return self.memory_mask.any(-1, keepdim=True).to(self.dtype)

@@ -1,0 +1,1 @@
+"""The arithmetic: for each fast op its readable twin."""

@@ -1,0 +1,122 @@
+"""Softmax attention over keys at known positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+QUERIES = 512
+"""How many queries are scored at once where scores or a mask are held in memory: bounds them at long prompts."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which keys each query sees, by position.
+
+    Shapes: queries [R T], keys [R S] hold positions, R being 1 (all rows alike) or B; a negative key position
+    is an empty slot. `ends` [B 1], where given, bounds the keys of each row. A query sees keys at or before
+    itself when `causal`, and only the last `window` of those when there is one. Keys stand in order of
+    position. `everything` says that no mask is needed; `square` that query i is key i and order is all.
+    """
+
+    queries: Int[Tensor, "R T"] | None = None
+    keys: Int[Tensor, "R S"] | None = None
+    causal: bool = True
+    window: int | None = None
+    ends: Int[Tensor, "B 1"] | None = None
+    everything: bool = False
+    square: bool = False
+
+    def mask(self, queries: slice, keys: slice) -> Bool[Tensor, "R 1 t s"]:
+        assert self.queries is not None and self.keys is not None
+        q, k = self.queries[:, queries, None], self.keys[:, None, keys]
+        seen = k >= 0
+        if self.causal:
+            seen = seen & (k <= q)
+        if self.window is not None:
+            seen = seen & (k > q - self.window)
+        if self.ends is not None:
+            seen = seen & (k < self.ends[:, None])
+        return seen[:, None]
+
+
+def attend(
+    q: Float[Tensor, "B H T K"],
+    k: Float[Tensor, "B G S K"],
+    v: Float[Tensor, "B G S V"],
+    reach: Reach,
+    scale: float,
+    softcap: float | None = None,
+) -> Float[Tensor, "B H T V"]:
+    """softmax(softcap(scale * q k^T)) v, over the keys that each query reaches.
+
+    Heads: query head h uses key head h * G // H. Work with a window grows with T * window, not T * S.
+    Source: arXiv 1706.03762, eq. 1; soft-caps: 2408.00118, section 2.
+    """
+    tokens, groups = q.shape[2], q.shape[1] // k.shape[1]
+    if softcap is None and reach.everything and groups > 1 and tokens == 1:
+        # the queries of one group as if they were tokens: keys are read once, not once a head
+        out = F.scaled_dot_product_attention(q.unflatten(1, (-1, groups)).squeeze(3), k, v, scale=scale)
+        return out.flatten(1, 2).unsqueeze(2)
+    if softcap is None and (reach.everything or reach.square):
+        return _sdpa(q, k, v, None, reach.square, scale)
+    pieces = []
+    for start in range(0, tokens, QUERIES):
+        rows = slice(start, min(start + QUERIES, tokens))
+        columns = _columns(reach, rows, tokens, k.shape[2])
+        mask = reach.mask(rows, columns) if reach.queries is not None else None
+        score = _sdpa if softcap is None else _capped
+        pieces.append(score(q[:, :, rows], k[:, :, columns], v[:, :, columns], mask, False, scale, softcap))
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
+
+
+def _columns(reach: Reach, rows: slice, tokens: int, keys: int) -> slice:
+    """The keys that any of these queries can see, where a key's place follows from its position."""
+    if reach.window is None or not reach.causal:
+        return slice(0, keys)
+    earlier = keys - tokens
+    return slice(max(0, earlier + rows.start - reach.window + 1), earlier + rows.stop)
+
+
+def _sdpa(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float, _: None = None
+) -> Tensor:
+    grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped
+    )
+
+
+def _capped(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, _: bool, scale: float, cap: float
+) -> Tensor:
+    batch, heads, tokens, _k = q.shape
+    q = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)  # [B G (H/G T) K]: the group's heads as more queries
+    scores = cap * torch.tanh((q @ k.transpose(-1, -2)) * (scale / cap))
+    if mask is not None:
+        scores = scores.unflatten(2, (-1, tokens)).masked_fill(~mask[:, :, None], float("-inf")).flatten(2, 3)
+    out = torch.softmax(scores.float(), -1).to(v.dtype) @ v
+    return out.unflatten(2, (-1, tokens)).reshape(batch, heads, tokens, v.shape[-1])
+
+
+def attend_reference(
+    q: Tensor, k: Tensor, v: Tensor, reach: Reach, scale: float, softcap: float | None = None
+) -> Tensor:
+    """The obvious twin of `attend`: one row, head and query at a time.
+
+    Shapes: as for `attend`; `reach` must hold positions.
+    """
+    groups, visible = q.shape[1] // k.shape[1], reach.mask(slice(None), slice(None))
+    out = torch.full((*q.shape[:3], v.shape[-1]), float("nan"), dtype=q.dtype)
+    for b in range(q.shape[0]):
+        for h in range(q.shape[1]):
+            for t in range(q.shape[2]):
+                seen = visible[b if visible.shape[0] > 1 else 0, 0, t]
+                scores = k[b, h // groups, seen] @ q[b, h, t] * scale
+                scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+                out[b, h, t] = torch.softmax(scores, 0) @ v[b, h // groups, seen]
+    return out

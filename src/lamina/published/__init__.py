@@ -1,0 +1,1 @@
+"""How published files are read and written: config keys, rotary dialects, tensor names. The families build on it."""

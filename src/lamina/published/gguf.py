@@ -1,0 +1,154 @@
+"""GGUF files as architectures: their metadata as a config, their tensor names as rules.
+
+Two facts differ from the Hugging Face layout and are fields of the value, so no weight is rewritten: files of
+the llama architecture hold q and k in the interleaved rotary layout, and norms are stored with their offset added.
+Source: the GGUF specification's standardised keys, and the files themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lamina.arch import Architecture, LongRopeScaling, Rotary
+from lamina.arch.edit import rewritten
+from lamina.arch.norm import RMSNorm
+from lamina.errors import LaminaError, closest
+from lamina.families import read_config
+from lamina.published.rules import Layout, Rule
+
+if TYPE_CHECKING:
+    from lamina.checkpoint.tensors import TensorFile
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What a GGUF architecture is called elsewhere, and how it differs."""
+
+    model_type: str
+    interleaved: bool = False
+    sandwich: bool = False
+    qk_norm: bool = False
+
+
+DIALECTS = {
+    "llama": Dialect("llama", interleaved=True),
+    "qwen2": Dialect("qwen2"),
+    "qwen3": Dialect("qwen3", qk_norm=True),
+    "gemma3": Dialect("gemma3_text", sandwich=True, qk_norm=True),
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a GGUF file says: its architecture, the layout of its tensors, and what was passed over and why."""
+
+    arch: Architecture
+    layout: Layout
+    ignored: dict[str, str]
+
+
+def read_gguf(file: TensorFile) -> Said:
+    """The architecture of an open GGUF file.
+
+    Raises: LaminaError, naming the file and the key, for one that is unknown, missing or wrong.
+    """
+    kind = file.metadata.get("general.architecture")
+    if kind not in DIALECTS:
+        raise LaminaError(
+            f"{file.path}: general.architecture is {kind!r}; {closest(str(kind), DIALECTS)}"
+        )
+    dialect = DIALECTS[kind]
+    keys = _Keys(file, kind)
+    config = _config(keys, dialect)
+    factors = file.tensors.get("rope_freqs.weight")
+    arch = read_config(config, str(file.path), file.path.stem)
+    arch = rewritten(arch, RMSNorm, lambda norm: norm.replace(offset=0.0))
+    if dialect.interleaved:
+        arch = rewritten(arch, Rotary, lambda r: r.replace(layout="interleaved"))
+    if factors is not None:
+        divisors = tuple(factors.read().float().tolist())
+        scaling = LongRopeScaling(
+            short=divisors, long=divisors, original_context=arch.context or 1, attention_factor=1.0
+        )
+        arch = rewritten(arch, Rotary, lambda r: r.replace(scaling=scaling))
+    ignored = {key: "provenance or tokenizer" for key in file.metadata if key not in keys.read}
+    return Said(arch, Layout(_rules(dialect), (), {r"rope_freqs\.weight": "read as the rotary scaling"}), ignored)
+
+
+class _Keys:
+    """Metadata under the architecture's own prefix; `read` collects what was looked at."""
+
+    def __init__(self, file: TensorFile, kind: str) -> None:
+        self.file, self.kind = file, kind
+        self.read = {"general.architecture"}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add(f"{self.kind}.{key}")
+        return self.file.metadata.get(f"{self.kind}.{key}", default)
+
+    def need(self, key: str) -> Any:
+        value = self.get(key)
+        if value is None:
+            raise LaminaError(f"{self.file.path}: the key '{self.kind}.{key}' is missing")
+        return value
+
+
+def _config(keys: _Keys, dialect: Dialect) -> dict[str, Any]:
+    """The same facts as a config.json says them."""
+    table = keys.file.tensors.get("token_embd.weight")
+    if table is None or len(table.shape) != 2:
+        raise LaminaError(f"{keys.file.path}: the tensor 'token_embd.weight' of two dimensions is missing")
+    width, heads = keys.need("embedding_length"), keys.need("attention.head_count")
+    config: dict[str, Any] = {
+        "model_type": dialect.model_type,
+        "vocab_size": table.shape[0],
+        "hidden_size": width,
+        "num_hidden_layers": keys.need("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": keys.get("attention.head_count_kv", heads),
+        "intermediate_size": keys.need("feed_forward_length"),
+        "max_position_embeddings": keys.need("context_length"),
+        "rms_norm_eps": keys.need("attention.layer_norm_rms_epsilon"),
+        "rope_theta": keys.get("rope.freq_base", 10000.0),
+        "tie_word_embeddings": "output.weight" not in keys.file.tensors,
+    }
+    for key in ("attention.value_length", "rope.dimension_count", "vocab_size"):
+        keys.get(key)
+    if dialect.model_type != "qwen2" and keys.get("attention.key_length") is not None:
+        config["head_dim"] = keys.get("attention.key_length")
+    if (scaling := _scaling(keys)) is not None:
+        config["rope_scaling"] = scaling
+    if dialect.sandwich:
+        config["sliding_window"] = keys.need("attention.sliding_window")
+        # 62 blocks is Gemma 3 27B, the one size that scales scores by width / heads and not by the head
+        per_head = isinstance(width, int) and isinstance(heads, int) and heads > 0 and config["num_hidden_layers"] == 62
+        config["query_pre_attn_scalar"] = width // heads if per_head else config.get("head_dim", 256)
+    return config
+
+
+def _scaling(keys: _Keys) -> dict[str, Any] | None:
+    kind, factor = keys.get("rope.scaling.type", "linear"), keys.get("rope.scaling.factor")
+    if factor is None or kind == "none":
+        return None
+    scaling: dict[str, Any] = {"rope_type": kind, "factor": factor}
+    if (original := keys.get("rope.scaling.original_context_length")) is not None and kind == "yarn":
+        scaling["original_max_position_embeddings"] = original
+    return scaling
+
+
+def _rules(dialect: Dialect) -> tuple[Rule, ...]:
+    b, o = "blk.{i}.", "blocks.{i}."
+    norms = [("attn_norm", "mixer.before"), ("ffn_norm", "feed_forward.before")]
+    if dialect.sandwich:
+        norms += [("post_attention_norm", "mixer.after"), ("post_ffw_norm", "feed_forward.after")]
+    if dialect.qk_norm:
+        norms += [("attn_q_norm", "mixer.op.q_norm"), ("attn_k_norm", "mixer.op.k_norm")]
+    parts = [(f"attn_{p}", f"mixer.op.{p}_proj") for p in "qkv"] + [("attn_output", "mixer.op.o_proj")]
+    parts += [(f"ffn_{p}", f"feed_forward.op.{p}_proj") for p in ("gate", "up", "down")]
+    return (
+        Rule("token_embd.weight", "embedding.table"),
+        Rule("output_norm", "norm"),
+        Rule("output", "head"),
+        *(Rule(b + theirs, o + ours) for theirs, ours in norms + parts),
+    )
