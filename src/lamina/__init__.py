@@ -19,7 +19,7 @@ _LATER = {
     "build": "lamina.nn.build",
     "load": "lamina.checkpoint.load",
     "save": "lamina.checkpoint.save",
-    "generate": "lamina.generate",
+    "generate": "lamina.generation",
     "Tokenizer": "lamina.tokenizer",
 }
 """Names that need torch or are slow to import, and where they are: imported when first used."""

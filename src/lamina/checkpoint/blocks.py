@@ -41,9 +41,7 @@ class BlockFormat:
         blocks = PIECE // self.elements
         pieces = zip(raw.split(blocks * self.nbytes), out.split(blocks * self.elements), strict=True)
         for piece, values in pieces if out.numel() else ():
-            if (
-                piece.storage_offset() % 2
-            ):  # a float16 scale must stand at an even address to be viewed as one
+            if piece.storage_offset() % 2:  # a float16 can only be viewed at an even address
                 piece = piece.clone()
             q, scale, offset = self.unpack(piece.view(-1, self.nbytes))
             values = values.view(q.shape)
@@ -57,6 +55,7 @@ def _half(raw: Tensor) -> Tensor:
     return raw.view(torch.float16).float()[:, :, None]
 
 
+# how far each field of a byte is shifted, by the width of a field
 _SHIFTS = {bits: torch.arange(0, 8, bits, dtype=torch.uint8)[:, None] for bits in (1, 2, 4)}
 
 
@@ -70,9 +69,8 @@ def _fields(raw: Tensor, bits: int, width: int) -> Tensor:
 
 
 # for each byte, its eight bits (lowest first) as eight bytes that hold 0 or 16, read as one int64
-_FIFTH_BITS = (
-    (((torch.arange(256)[:, None] >> torch.arange(8)) & 1) << 4).to(torch.uint8).view(torch.int64)[:, 0]
-)
+_BITS = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
+_FIFTH_BITS = (_BITS << 4).to(torch.uint8).view(torch.int64)[:, 0]
 
 
 def _fifth(raw: Tensor) -> Tensor:

@@ -188,7 +188,8 @@ class Decoder(Model):
     ) -> Float[Tensor, "B T vocab"]:
         """Logits of T tokens a row, float32.
 
-        `lengths` says how many of a row's tokens are real (padding on the right; its logits mean nothing).
+        `lengths` says how many of a row's tokens are real (padding on the right; its logits mean nothing); a
+        row of length 0 does not move on.
         `last` asks for the last real token of each row only: [B 1 vocab]. `memory` is what cross-attention
         reads, given once a state; `memory_mask` is True where a token sees it, and once given, later tokens
         see what the last one saw.

@@ -1,8 +1,8 @@
 """A tokenizer from the metadata of a GGUF file.
 
 Three kinds of vocabulary are known, by `tokenizer.ggml.model`: `gpt2` (byte-level BPE with merges), `llama`
-(SentencePiece BPE: scores instead of merges, bytes as a fallback) and `gemma4` (the same with merges, and no BOS
-whatever the file says: Gemma 4's chat template writes it, as transformers has it and llama.cpp does not).
+(SentencePiece BPE: scores instead of merges, bytes as a fallback) and `gemma4` (the same with merges, and no
+BOS whatever the file says: its chat template writes it; so in transformers, while llama.cpp adds one).
 
 Source: llama.cpp `src/llama-vocab.cpp`; SentencePiece `bpe_model.cc`
 Differs: from transformers 5.23.0's reading of GGUF (`integrations/gguf/gguf_tokenizer_mapping.py`), where

@@ -7,7 +7,7 @@ import torch
 from transformers.generation import logits_process as reference
 
 from lamina.errors import LaminaError
-from lamina.generate import Sampling, filter_logits, generators, sample, seen_tokens
+from lamina.generation import Sampling, filter_logits, generators, sample, seen_tokens
 
 KINDS = ["random", "peaked", "flat", "ties", "masked", "huge"]
 

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-import lamina.generate
+import lamina
 from lamina.errors import LaminaError
-from lamina.generate import Token, complete, complete_ids, generate
+from lamina.generation import Token, complete, complete_ids, generate
 
 VOCAB = 97  # of the reference model
 PROMPTS = [[5, 61, 7], [88, 2, 3, 90, 17, 41, 23, 11, 64], [13], [70, 70, 1, 96, 0, 12]]
@@ -210,7 +210,7 @@ def test_an_error_in_the_model_leaves_no_inference_mode(reference):
 
 def test_stats_count_tokens_seconds_and_bytes(reference, monkeypatch):
     ticks = itertools.count()
-    monkeypatch.setattr("lamina.generate.loop.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("lamina.generation.loop.time.perf_counter", lambda: float(next(ticks)))
     tokens = generate(reference(), PROMPTS, max_new_tokens=5)
     stats = tokens.stats
     assert (stats.rows, stats.prompt_tokens, stats.new_tokens, stats.decode_rate) == (4, 19, 0, 0.0)

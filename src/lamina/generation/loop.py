@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lamina.errors import LaminaError
-from lamina.generate.prompts import Prompts, read_prompts
-from lamina.generate.sampling import Sampling, generators, sample, seen_tokens, whole
-from lamina.generate.stops import StopText, read_stops
+from lamina.generation.prompts import Prompts, read_prompts
+from lamina.generation.sampling import Sampling, generators, sample, seen_tokens, whole
+from lamina.generation.stops import StopText, read_stops
 
 Finished: TypeAlias = Literal["stop", "length", "eos"]
 
