@@ -50,9 +50,7 @@ def test_sizes_are_those_of_the_gguf_package(name: str) -> None:
 def test_extreme_scales(name: str) -> None:
     """Subnormal, largest, zero and negative-zero scales keep every bit, the sign of a zero included."""
     raw = stored(name, rows=4, blocks=3).reshape(-1, BLOCKS[name].nbytes)
-    patterns = (
-        np.array([0x0001, 0x7BFF, 0x0000, 0x8000, 0x83FF, 0xFBFF], dtype="<u2").view(np.uint8).reshape(-1, 2)
-    )
+    patterns = np.array([0x0001, 0x7BFF, 0x0000, 0x8000, 0x83FF, 0xFBFF], dtype="<u2").view(np.uint8).reshape(-1, 2)
     places = SCALES_AT.get(name, (0, 2) if name.endswith("_1") else (0,))
     for i in range(len(raw)):
         for k, at in enumerate(places):

@@ -48,9 +48,7 @@ def splice(start: float, size: int, to: float) -> Mutation:
 
 
 def lie(at: float, value: int, size: int) -> Mutation:
-    return lambda b: (
-        b[: (i := int(at * len(b)))] + (value % (1 << 8 * size)).to_bytes(size, "little") + b[i + size :]
-    )
+    return lambda b: b[: (i := int(at * len(b)))] + (value % (1 << 8 * size)).to_bytes(size, "little") + b[i + size :]
 
 
 # most of a file's meaning stands near its beginning, so half of the places are drawn there
@@ -74,9 +72,7 @@ def gguf_example(path: Path) -> bytes:
     for name in ("F32", "I8", "Q4_1", "Q8_0", "Q6_K"):
         values = rng.standard_normal((3, 256), dtype=np.float32)
         if name == "Q6_K":
-            writer.add_tensor(
-                name, rng.integers(0, 255, (3, 210), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q6_K
-            )
+            writer.add_tensor(name, rng.integers(0, 255, (3, 210), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q6_K)
         elif name[0] == "Q":
             kind = gguf.GGMLQuantizationType[name]
             writer.add_tensor(name, gguf.quants.quantize(values[:, :32], kind), raw_dtype=kind)
@@ -129,9 +125,7 @@ def read_all(file: TensorFile) -> None:
         stored.copy_to(torch.empty(stored.shape, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(
-    ("open_file", "example"), [(open_gguf, gguf_example), (open_safetensors, safetensors_example)]
-)
+@pytest.mark.parametrize(("open_file", "example"), [(open_gguf, gguf_example), (open_safetensors, safetensors_example)])
 def test_damaged_files(tmp_path: Path, open_file: Any, example: Callable[[Path], bytes]) -> None:
     valid = example(tmp_path / "valid")
     seen: collections.Counter = collections.Counter()
@@ -165,11 +159,7 @@ def test_random_bytes(tmp_path: Path, open_file: Any) -> None:
 
 
 VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.floats()
-    | st.text(max_size=4)
-    | st.sampled_from([*LIES, -1, 10**30, "F32"]),
+    st.none() | st.booleans() | st.floats() | st.text(max_size=4) | st.sampled_from([*LIES, -1, 10**30, "F32"]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )

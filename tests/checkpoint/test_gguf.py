@@ -70,9 +70,7 @@ def example_tensors() -> tuple[dict[str, np.ndarray], dict[str, str]]:
         tensors[name] = gguf.quants.quantize(values, gguf.GGMLQuantizationType[name])
     for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"):
         size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]][1]
-        tensors[name] = rng.integers(
-            0, 0x3C, (7, 2 * size), dtype=np.uint8
-        )  # bytes below 0x3c: scales below 1
+        tensors[name] = rng.integers(0, 0x3C, (7, 2 * size), dtype=np.uint8)  # bytes below 0x3c: scales below 1
     return tensors, {name: name for name in tensors if name not in PLAIN_ARRAYS}
 
 
@@ -83,9 +81,7 @@ def test_we_read_what_the_package_writes(tmp_path: Path) -> None:
     file, reader = open_gguf(path), gguf.GGUFReader(path)
     expected = {key: f.contents() for key, f in reader.fields.items() if not key.startswith("GGUF.")}
     assert file.metadata == expected
-    assert {key: file.metadata[key] for key in METADATA} == {
-        key: value for key, (value, _) in METADATA.items()
-    }
+    assert {key: file.metadata[key] for key in METADATA} == {key: value for key, (value, _) in METADATA.items()}
     assert {key: file.metadata[key] for key in ARRAYS} == ARRAYS
     assert [type(file.metadata[key]) for key in METADATA] == [type(value) for value, _ in METADATA.values()]
     assert list(file.tensors) == [tensor.name for tensor in reader.tensors]

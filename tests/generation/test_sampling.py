@@ -101,9 +101,7 @@ def test_order_is_that_of_transformers_own_generation():
     """The chain that the test above writes out is the one transformers builds from a generation config."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=7, hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1
-    )
+    config = LlamaConfig(vocab_size=7, hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1)
     model = LlamaForCausalLM(config)
     settings = {"temperature": 0.6, "top_k": 3, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.2}
     generation_config, _ = model._prepare_generation_config(None, do_sample=True, **settings)
@@ -135,9 +133,7 @@ def test_top_p_on_a_real_sized_vocabulary_sorts_few_and_keeps_the_same():
 def test_bfloat16_logits_are_filtered_in_float32():
     logits = logits_of("random", 101).bfloat16()
     got = filter_logits(logits, Sampling(0.7, top_p=0.8))
-    want = chain(
-        None, logits.float(), reference.TemperatureLogitsWarper(0.7), reference.TopPLogitsWarper(0.8)
-    )
+    want = chain(None, logits.float(), reference.TemperatureLogitsWarper(0.7), reference.TopPLogitsWarper(0.8))
     assert got.dtype == torch.float32
     assert torch.equal(got, want)
 

@@ -109,9 +109,7 @@ def sentencepiece_metadata(trained: sentencepiece.SentencePieceProcessor, prefix
 @pytest.fixture(scope="session")
 def trained_bytes() -> tokenizers.Tokenizer:
     return train_byte_level(
-        pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
-        )
+        pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)])
     )
 
 

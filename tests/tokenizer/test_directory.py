@@ -28,9 +28,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
         return Tokenizer.from_gguf(request.getfixturevalue(request.param)[1] | extra)
     if request.param == "bytes with ends":
         extra |= {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.add_eos_token": True}
-    return Tokenizer.from_gguf(
-        byte_level_metadata(request.getfixturevalue("trained_bytes"), "smollm", **extra)
-    )
+    return Tokenizer.from_gguf(byte_level_metadata(request.getfixturevalue("trained_bytes"), "smollm", **extra))
 
 
 def _write_reference(trained: Any, path: Path, **config: Any) -> Any:
@@ -51,15 +49,9 @@ def test_transformers_reads_what_we_save(tokenizer: Tokenizer, tmp_path: Path) -
         ids = tokenizer.encode(text)
         assert theirs.encode(text) == ids == again.encode(text), text
         assert theirs.encode(text, add_special_tokens=False) == tokenizer.encode(text, special=False)
-        assert (
-            theirs.decode(ids)
-            == tokenizer.decode(ids, skip_special=False)
-            == again.decode(ids, skip_special=False)
-        )
+        assert theirs.decode(ids) == tokenizer.decode(ids, skip_special=False) == again.decode(ids, skip_special=False)
         assert theirs.decode(ids, skip_special_tokens=True) == tokenizer.decode(ids)
-    assert theirs.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True) == tokenizer.render(
-        CHAT
-    )
+    assert theirs.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True) == tokenizer.render(CHAT)
     assert (theirs.bos_token_id, theirs.eos_token_id) == (tokenizer.bos_id, tokenizer.eos_ids[0])
     assert (theirs.pad_token_id, theirs.unk_token_id) == (tokenizer.pad_id, tokenizer.unk_id)
     assert len(theirs) == tokenizer.vocab_size == again.vocab_size
@@ -162,6 +154,8 @@ def test_nothing_there(tmp_path: Path) -> None:
         ("tokenizer_config.json", "{", r"tokenizer_config\.json is not JSON"),
         ("tokenizer_config.json", "[]", r"tokenizer_config\.json holds a list"),
         ("tokenizer_config.json", '{"chat_template": [1]}', r"tokenizer_config\.json: chat_template must be"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": [1]}', "added_tokens_decoder must be"),
+        ("tokenizer_config.json", '{"extra_special_tokens": 3}', "extra_special_tokens must be"),
         ("special_tokens_map.json", "nope", r"special_tokens_map\.json is not JSON"),
     ],
 )

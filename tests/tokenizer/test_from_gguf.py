@@ -9,7 +9,12 @@ import pytest
 from conftest import byte_level_metadata, train_byte_level
 from strings import STRINGS
 from tokenizers import Regex, pre_tokenizers
-from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+from transformers.integrations.gguf.gguf_tokenizer_mapping import (
+    GGUF_PRE_TOKENIZER_SPLITS,
+    GGUF_TOKENIZER_MAPPING,
+    convert_gguf_tokenizer,
+)
+from transformers.tokenization_utils_base import generate_merges
 
 from lamina.errors import LaminaError
 from lamina.tokenizer import Tokenizer
@@ -30,9 +35,7 @@ def _split(*patterns: str) -> Any:
 
 
 def _digits() -> Any:
-    return pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
-    )
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)])
 
 
 def _original(pre: str) -> Any:
@@ -85,6 +88,30 @@ def test_sentencepiece_decodes_as_sentencepiece(trained_pieces: Any) -> None:
     for text in STRINGS:
         ids = original.encode(text)
         assert tokenizer.decode(ids, skip_special=False) == original.decode(ids), text
+
+
+def test_gemma4_ids_are_those_of_transformers(pieces_bare: Any) -> None:
+    """The same pieces, with the merges in the file."""
+    metadata = pieces_bare[1] | {"tokenizer.ggml.model": "gemma4", "tokenizer.ggml.add_bos_token": True}
+    tokens, scores = metadata["tokenizer.ggml.tokens"], metadata.pop("tokenizer.ggml.scores")
+    pairs = generate_merges({t: i for i, t in enumerate(tokens)}, dict(zip(tokens, scores, strict=True)))
+    metadata["tokenizer.ggml.merges"] = [" ".join(pair) for pair in pairs if " " not in "".join(pair)]
+    names = GGUF_TOKENIZER_MAPPING["tokenizer"].items()
+    fields = {name: metadata[f"tokenizer.{key}"] for key, name in names if f"tokenizer.{key}" in metadata}
+    reference, _ = convert_gguf_tokenizer("gemma4", fields)
+    tokenizer = Tokenizer.from_gguf(metadata)
+    apart = (
+        "  ",
+        "▁",
+        "<bos>",
+        "<eos>",
+        "<pad>",
+        "<mask>",
+    )  # it adds its own names, and merges runs of spaces
+    compared = [text for text in STRINGS if not any(token in text for token in apart)]
+    assert len(compared) >= 200
+    for text in compared:
+        assert tokenizer.encode(text) == reference.encode(text, add_special_tokens=False).ids, text
 
 
 def test_runs_longer_than_any_whole_token_cut_as_sentencepiece_cuts(trained_pieces: Any) -> None:
@@ -165,9 +192,7 @@ def test_scores_that_cannot_be_used(trained_pieces: Any, scores: Any) -> None:
     if scores is None:
         del metadata["tokenizer.ggml.scores"]
     else:
-        metadata["tokenizer.ggml.scores"] = (
-            [0.0] * (count + 1) if scores == "long" else [float("nan")] * count
-        )
+        metadata["tokenizer.ggml.scores"] = [0.0] * (count + 1) if scores == "long" else [float("nan")] * count
     with pytest.raises(LaminaError, match=r"tokenizer\.ggml\.scores"):
         Tokenizer.from_gguf(metadata)
 

@@ -40,11 +40,7 @@ def test_texts(tokenizer: Tokenizer, skip: bool) -> None:
 def test_random_ids(tokenizer: Tokenizer, skip: bool) -> None:
     """Mostly invalid UTF-8, special tokens and ids outside the vocabulary among it."""
     rng = random.Random(7)
-    short = [
-        i
-        for i in range(tokenizer.vocab_size)
-        if len(tokenizer.token(i)) == 1 or tokenizer.token(i)[:3] == "<0x"
-    ]
+    short = [i for i in range(tokenizer.vocab_size) if len(tokenizer.token(i)) == 1 or tokenizer.token(i)[:3] == "<0x"]
     for trial in range(200):
         source = short if trial % 2 else range(tokenizer.vocab_size + 3)
         ids = [rng.choice(source) for _ in range(rng.randrange(1, 80))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -54,6 +54,10 @@ class Node(BaseModel, metaclass=_OneSentence):
 
     Raises: LaminaError, naming the field, when a value contradicts itself.
     """
+
+    if TYPE_CHECKING:  # pydantic makes it, from the fields
+
+        def __hash__(self) -> int: ...
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", defer_build=True)
 

@@ -52,9 +52,7 @@ class Parallel(Op):
         return sum(op.flops(width, tokens, context, memory) for op in self.ops)
 
 
-AnyOp = Annotated[
-    Attention | CrossAttention | SequenceGLU | MLP | GLU | Parallel, Field(discriminator="kind")
-]
+AnyOp = Annotated[Attention | CrossAttention | SequenceGLU | MLP | GLU | Parallel, Field(discriminator="kind")]
 
 
 class Branch(Node):
@@ -110,9 +108,7 @@ class Block(Node):
         return sum(branch.op.parameters(width) + branch.own_parameters(width) for branch in self.branches)
 
     def active_parameters(self, width: int) -> int:
-        return sum(
-            branch.op.active_parameters(width) + branch.own_parameters(width) for branch in self.branches
-        )
+        return sum(branch.op.active_parameters(width) + branch.own_parameters(width) for branch in self.branches)
 
 
 class TaskEmbedding(Node):
@@ -297,9 +293,7 @@ class Architecture(Node):
         Raises: LaminaError for a negative size or an unknown dtype.
         """
         if min(context, batch, memory) < 0:
-            raise LaminaError(
-                f"context ({context}), batch ({batch}) and memory ({memory}) must not be negative"
-            )
+            raise LaminaError(f"context ({context}), batch ({batch}) and memory ({memory}) must not be negative")
         itemsize = bytes_of(dtype)
         if self.recursion:  # the carry: two latents over the whole sequence, whatever came before
             prefix = self.embedding.task.tokens if self.embedding.task else 0
@@ -307,9 +301,7 @@ class Architecture(Node):
         if self.bidirectional:
             return 0  # every step reads the whole sequence again
         history = 8 * context if self.depends_on_length else 0
-        per_block = self._per_block(
-            lambda b: sum(op.state_bytes(context, itemsize, memory) for op in b.ops())
-        )
+        per_block = self._per_block(lambda b: sum(op.state_bytes(context, itemsize, memory) for op in b.ops()))
         return batch * (sum(per_block) + history)
 
     def flops(self, tokens: int = 1, context: int = 0, memory: int = 0) -> int:
@@ -318,13 +310,9 @@ class Architecture(Node):
         Matrix products only, without norms, activations and softmax; the logits of every new token are counted.
         """
         if min(tokens, context, memory) < 0:
-            raise LaminaError(
-                f"tokens ({tokens}), context ({context}) and memory ({memory}) must not be negative"
-            )
+            raise LaminaError(f"tokens ({tokens}), context ({context}) and memory ({memory}) must not be negative")
         head = 2 * tokens * self.width * self.vocab
-        counts = self._per_block(
-            lambda b: sum(op.flops(self.width, tokens, context, memory) for op in b.ops())
-        )
+        counts = self._per_block(lambda b: sum(op.flops(self.width, tokens, context, memory) for op in b.ops()))
         if self.recursion is None:
             return head + sum(counts)
         r = self.recursion
@@ -334,9 +322,7 @@ class Architecture(Node):
     @property
     def depends_on_length(self) -> bool:
         """Whether earlier keys go stale as a sequence grows (rotary scalings that look at the length)."""
-        return any(
-            op.rotary.depends_on_length for op in self.ops() if isinstance(op, Attention) and op.rotary
-        )
+        return any(op.rotary.depends_on_length for op in self.ops() if isinstance(op, Attention) and op.rotary)
 
     def _per_block(self, measure: Callable[[Block], int]) -> list[int]:
         """A measure of every block, computed once for blocks that are the same object."""

@@ -40,9 +40,7 @@ class Llama3Scaling(Node):
     @model_validator(mode="after")
     def _ordered(self) -> Llama3Scaling:
         if self.high_frequency <= self.low_frequency:
-            raise ValueError(
-                f"high_frequency {self.high_frequency} must exceed low_frequency {self.low_frequency}"
-            )
+            raise ValueError(f"high_frequency {self.high_frequency} must exceed low_frequency {self.low_frequency}")
         return self
 
 
@@ -100,9 +98,7 @@ class Rotary(Node):
         if isinstance(self.scaling, LongRopeScaling):
             for name, factors in (("short", self.scaling.short), ("long", self.scaling.long)):
                 if len(factors) != self.dim // 2:
-                    raise ValueError(
-                        f"scaling.{name} has {len(factors)} factors; {self.dim // 2} are needed (dim / 2)"
-                    )
+                    raise ValueError(f"scaling.{name} has {len(factors)} factors; {self.dim // 2} are needed (dim / 2)")
         return self
 
     def regime(self, length: int) -> int:

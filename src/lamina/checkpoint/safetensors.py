@@ -31,6 +31,7 @@ from lamina.errors import LaminaError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PLAIN_NAME = "weights.safetensors"  # what checkpoints that are no Hugging Face model are often called
 _WRITTEN = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _ALIGNMENT = 64  # of the data we write
@@ -89,9 +90,7 @@ def open_sharded(path: str | Path) -> TensorFile:
     content = _parse_json(index, bytes(map_file(index)[: HEADER_LIMIT + 1].numpy()))
     places, metadata = content.get("weight_map"), content.get("metadata", {})
     if not isinstance(places, dict) or not places or not isinstance(metadata, dict):
-        raise LaminaError(
-            f"{index}: needs weight_map, which maps each tensor's name to the file that holds it"
-        )
+        raise LaminaError(f"{index}: needs weight_map, which maps each tensor's name to the file that holds it")
     for name, shard in places.items():
         if not isinstance(shard, str) or not re.fullmatch(r"[^/\\\0:]+\.safetensors", shard):
             raise LaminaError(
@@ -116,7 +115,7 @@ def open_sharded(path: str | Path) -> TensorFile:
 
 
 def open_directory(path: str | Path) -> TensorFile:
-    """Open what a directory holds: `model.safetensors`, a sharded checkpoint, or its only .safetensors file.
+    """Open what a directory holds: `model.safetensors`, shards, `weights.safetensors`, or its only such file.
 
     Raises: LaminaError if there are none, or several and no index; pickle files are named and never read
     """
@@ -127,27 +126,25 @@ def open_directory(path: str | Path) -> TensorFile:
         return open_safetensors(path / SINGLE)
     if (path / INDEX).is_file():
         return open_sharded(path / INDEX)
+    if (path / PLAIN_NAME).is_file():
+        return open_safetensors(path / PLAIN_NAME)
     names = sorted(file.name for file in path.iterdir() if file.is_file())
     found = [name for name in names if name.endswith(".safetensors")]
     if len(found) == 1:
         return open_safetensors(path / found[0])
-    accepted = f"accepted are {SINGLE}, {INDEX} with its shards, or a single .safetensors file"
+    accepted = f"accepted are {SINGLE}, {INDEX} with its shards, {PLAIN_NAME}, or a single .safetensors file"
     if found:
         raise LaminaError(f"{path}: holds {len(found)} files ({_listed(found)}) and no index; {accepted}")
     pickles = [name for name in names if name.endswith(_PICKLES)]
     if pickles:
-        raise LaminaError(
-            f"{path}: holds only pickle files ({_listed(pickles)}), which are never read; {accepted}"
-        )
+        raise LaminaError(f"{path}: holds only pickle files ({_listed(pickles)}), which are never read; {accepted}")
     raise LaminaError(f"{path}: holds no weights; {accepted}")
 
 
 def _read_header(path: Path, data: torch.Tensor) -> tuple[dict[str, Any], int]:
     """The header, and where the data begins."""
     if len(data) < 8:
-        raise LaminaError(
-            f"{path}: has {len(data)} bytes; a safetensors file begins with 8 bytes of header length"
-        )
+        raise LaminaError(f"{path}: has {len(data)} bytes; a safetensors file begins with 8 bytes of header length")
     length = int.from_bytes(bytes(data[:8].numpy()), "little")
     if length > min(HEADER_LIMIT, len(data) - 8):
         raise LaminaError(
@@ -172,9 +169,7 @@ def _parse_json(path: Path, text: bytes) -> dict[str, Any]:
         return result
 
     if len(text) > HEADER_LIMIT:
-        raise LaminaError(
-            f"{path}: is larger than {HEADER_LIMIT} bytes, the most that is accepted for an index"
-        )
+        raise LaminaError(f"{path}: is larger than {HEADER_LIMIT} bytes, the most that is accepted for an index")
     try:
         value = json.loads(text.decode(), object_pairs_hook=unique)
     except LaminaError:
@@ -201,8 +196,7 @@ def _check_entry(path: Path, name: str, entry: Any) -> tuple[int, int]:
     needed = count_elements(where, tuple(shape)) * PLAIN[dtype].itemsize
     if span[1] - span[0] != needed:
         raise LaminaError(
-            f"{where} takes {needed} bytes as {dtype} of shape {shape},"
-            f" and has {span[1] - span[0]} by its data_offsets"
+            f"{where} takes {needed} bytes as {dtype} of shape {shape}, and has {span[1] - span[0]} by its data_offsets"
         )
     return span[0], span[1]
 
@@ -294,9 +288,7 @@ def _gathered(tensors: Mapping[str, Source] | Iterable[tuple[str, Source]]) -> d
     pairs = cast("Iterable[tuple[str, Source]]", tensors.items() if isinstance(tensors, Mapping) else tensors)
     for name, tensor in pairs:
         if name in items or name == "__metadata__":
-            raise LaminaError(
-                f"tensor {shown(name)} cannot be saved: a name stands once, and is not __metadata__"
-            )
+            raise LaminaError(f"tensor {shown(name)} cannot be saved: a name stands once, and is not __metadata__")
         if tensor.dtype not in _FORMATS:
             raise LaminaError(f"tensor {shown(name)} has type {tensor.dtype}; known: {', '.join(PLAIN)}")
         items[name] = tensor
@@ -327,9 +319,7 @@ def _write_file(path: Path, tensors: dict[str, Source], metadata: Mapping[str, s
 def _write_tensor(file: IO[bytes], name: str, source: Source) -> None:
     tensor = source if isinstance(source, torch.Tensor) else source.read()
     if tensor.shape != source.shape or tensor.dtype != source.dtype:
-        raise LaminaError(
-            f"tensor {shown(name)} was promised as {source.dtype} {list(source.shape)} and is not"
-        )
+        raise LaminaError(f"tensor {shown(name)} was promised as {source.dtype} {list(source.shape)} and is not")
     flat = tensor.detach().cpu().contiguous().view(-1)
     file.write(flat.view(torch.uint8).numpy().data)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -59,7 +59,7 @@ def save(model: Model, directory: str | os.PathLike[str], layout: str | None = N
 class _Pending:
     """A published tensor, put together from ours only when it is written."""
 
-    def __init__(self, parts: list[tuple[Tensor, Change | None]], transpose: bool) -> None:
+    def __init__(self, parts: Sequence[tuple[Tensor, Change | None]], transpose: bool) -> None:
         self.parts, self.transpose = parts, transpose
         rows = sum(part.shape[0] for part, _ in parts) if parts[0][0].ndim else 0
         shape = (rows, *parts[0][0].shape[1:])

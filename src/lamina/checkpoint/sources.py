@@ -112,9 +112,7 @@ class Repository:
 
         try:
             with self._explained():
-                info = HfApi(endpoint=self.endpoint, library_name="lamina").model_info(
-                    self.id, revision=self.revision
-                )
+                info = HfApi(endpoint=self.endpoint, library_name="lamina").model_info(self.id, revision=self.revision)
                 return str(info.sha), sorted(file.rfilename for file in info.siblings or ()), None
         except Unreachable as error:
             try:
@@ -158,9 +156,7 @@ class Repository:
                 return Path(cached)
             say(f"downloading {self.id}/{name}")
             revision = self.revision if name == "config.json" or name.endswith(".gguf") else commit
-            path = hf_hub_download(
-                self.id, name, revision=revision, endpoint=self.endpoint, library_name="lamina"
-            )
+            path = hf_hub_download(self.id, name, revision=revision, endpoint=self.endpoint, library_name="lamina")
         return Path(path)
 
     @contextmanager
@@ -183,17 +179,13 @@ class Repository:
         access = "set HF_TOKEN or run `hf auth login`"
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if isinstance(error, errors.GatedRepoError):
-            return LaminaError(
-                f"{self.id} is gated: accept its terms at {self.endpoint}/{self.id}, then {access}"
-            )
+            return LaminaError(f"{self.id} is gated: accept its terms at {self.endpoint}/{self.id}, then {access}")
         if isinstance(error, errors.RepositoryNotFoundError):
             return LaminaError(
                 f"{self.id} is neither a path here nor a model on {self.endpoint}; if it is private, {access}"
             )
         if isinstance(error, errors.RevisionNotFoundError):
-            return LaminaError(
-                f"{self.id} has no revision {self.revision!r}; a branch, a tag or a commit is accepted"
-            )
+            return LaminaError(f"{self.id} has no revision {self.revision!r}; a branch, a tag or a commit is accepted")
         if isinstance(error, errors.HfHubHTTPError) and (code := error.response.status_code) < 500:
             advice = f"; {access}" if code in (401, 403) else ""
             return LaminaError(f"{self.endpoint} answered {code} for {self.id}{advice}")
@@ -225,9 +217,7 @@ def _choose_gguf(name: str, names: list[str], wanted: str | None) -> str:
             raise LaminaError(f"{name} has no {wanted}; its GGUF files: {', '.join(ggufs) or 'none'}")
         return wanted
     if len(ggufs) > 1:
-        raise LaminaError(
-            f"{name} has several GGUF files; choose one as {name}:FILE among {', '.join(ggufs)}"
-        )
+        raise LaminaError(f"{name} has several GGUF files; choose one as {name}:FILE among {', '.join(ggufs)}")
     if ggufs:
         return ggufs[0]
     if pickles := [file for file in names if file.endswith(PICKLES)]:

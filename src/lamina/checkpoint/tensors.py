@@ -34,9 +34,7 @@ PLAIN: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 
-HEADER_LIMIT = (
-    100_000_000  # bytes; what describes the tensors may take no more, so that a lie cannot fill memory
-)
+HEADER_LIMIT = 100_000_000  # bytes; what describes the tensors may take no more, so that a lie cannot fill memory
 _MAX_DIMENSIONS = 64
 _MAX_ELEMENTS = 1 << 59  # so that bytes and strides always fit 64 bits
 
@@ -79,8 +77,7 @@ class StoredTensor:
         """
         if not self.shape or not 0 <= start <= stop <= self.shape[0]:
             raise LaminaError(
-                f"{self.path}: tensor {shown(self.name)} of shape {list(self.shape)}"
-                f" has no rows {start} to {stop}"
+                f"{self.path}: tensor {shown(self.name)} of shape {list(self.shape)} has no rows {start} to {stop}"
             )
         row = math.prod(self.shape[1:])
         if self.format in PLAIN or row % BLOCKS[self.format].elements == 0:
@@ -184,8 +181,7 @@ def count_elements(where: str, shape: tuple[int, ...]) -> int:
     if len(shape) > _MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) > _MAX_ELEMENTS:
         sizes = f"{len(shape)} dimensions" if len(shape) > _MAX_DIMENSIONS else "too many elements"
         raise LaminaError(
-            f"{where} claims {sizes};"
-            f" at most {_MAX_DIMENSIONS} dimensions and {_MAX_ELEMENTS} elements are accepted"
+            f"{where} claims {sizes}; at most {_MAX_DIMENSIONS} dimensions and {_MAX_ELEMENTS} elements are accepted"
         )
     return math.prod(shape)
 

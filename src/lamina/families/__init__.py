@@ -54,9 +54,7 @@ def read(config: Config, name: str = "") -> Architecture:
         arch = families()[kind].read(config)
     except LaminaError as error:
         message = str(error)
-        raise LaminaError(
-            message if message.startswith(config.where) else f"{config.where}: {message}"
-        ) from None
+        raise LaminaError(message if message.startswith(config.where) else f"{config.where}: {message}") from None
     except (OverflowError, ZeroDivisionError, ValueError, TypeError) as error:
         raise LaminaError(f"{config.where}: the values contradict each other ({error})") from None
     return arch.replace(name=name)

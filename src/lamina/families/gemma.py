@@ -9,54 +9,29 @@ import math
 from typing import Any
 
 from lamina.arch import Architecture, Block, Branch, QKNorm, RMSNorm, Rotary
-from lamina.published import rope
-from lamina.published.common import (
-    Family,
-    Sizes,
-    alternating,
-    attention_of,
-    common_keys,
-    decoder,
-    rope_keys,
-    rounded,
-    sizes,
-    text_part,
-    windows,
-)
+from lamina.published import common, rope
 from lamina.published.config import Config
-from lamina.published.rules import (
-    ATTENTION,
-    GLU,
-    MULTIMODAL,
-    QK_NORMS,
-    SANDWICH_NORMS,
-    VISION,
-    Layout,
-    decoder_rules,
-)
+from lamina.published.rules import ATTENTION, GLU, MULTIMODAL, QK_NORMS, SANDWICH_NORMS, VISION, Layout
+from lamina.published.rules import decoder_rules as rules
 
 
-def _sizes(c: Config, vocab: int, context: int) -> Sizes:
+def _sizes(c: Config, vocab: int, context: int) -> common.Sizes:
     key = "hidden_activation" if "hidden_activation" in c else "hidden_act"
     c.ignore(
         "hidden_activation is what counts",
         "hidden_act" if key == "hidden_activation" else "hidden_activation",
     )
-    defaults = {"head_dim": 256, "kv_heads": 4, "default_context": context, "vocab": vocab}
-    return sizes(c, activation_key=key, activation="gelu_pytorch_tanh", **defaults)
+    activation = {"activation_key": key, "activation": "gelu_pytorch_tanh"}
+    return common.sizes(c, head_dim=256, kv_heads=4, default_context=context, vocab=vocab, **activation)
 
 
-def _read(
-    c: Config, family: str, s: Sizes, rotary: dict[str, Rotary], period: int, caps: tuple
-) -> Architecture:
+def _read(c: Config, family: str, s: common.Sizes, rotary: dict[str, Rotary], period: int, caps: tuple) -> Architecture:
     """`caps` are the family's soft-caps of scores and of logits for configs that do not name theirs."""
     norm, bias = RMSNorm(eps=s.eps, offset=1.0), c.bool("attention_bias", False)
     window = {"full_attention": None, "sliding_attention": c.count("sliding_window", 4096)}
     shared: dict[str, Any] = {"bias": bias, "output_bias": bias}
     shared["scale"] = c.float("query_pre_attn_scalar", 256.0) ** -0.5
-    shared["softcap"] = c.float(
-        "attn_logit_softcapping", None if "attn_logit_softcapping" in c.data else caps[0]
-    )
+    shared["softcap"] = c.float("attn_logit_softcapping", None if "attn_logit_softcapping" in c.data else caps[0])
     shared["qk_norm"] = QKNorm(norm=norm) if family == "gemma3" else None
     c.only("use_bidirectional_attention", False)
     made = {
@@ -68,20 +43,20 @@ def _read(
         )
         for kind, seen in window.items()
     }
-    kinds = c.layer_types(s.layers, alternating(s.layers, period, period - 1), rope.LAYER_TYPES)
+    kinds = c.layer_types(s.layers, common.alternating(s.layers, period, period - 1), rope.LAYER_TYPES)
     blocks = [made[kind] for kind in kinds]
     softcap = c.float("final_logit_softcapping", None if "final_logit_softcapping" in c.data else caps[1])
-    return decoder(c, family, s, blocks, norm, tied=True, embedding_scale=math.sqrt(s.width), softcap=softcap)
+    return common.decoder(c, family, s, blocks, norm, tied=True, embedding_scale=math.sqrt(s.width), softcap=softcap)
 
 
 def read_gemma2(c: Config) -> Architecture:
     s = _sizes(c, 256000, 8192)
-    rotary = dict.fromkeys(rope.LAYER_TYPES, s.rotary(c))
-    return _read(c, "gemma2", s, rotary, 2, (50.0, 30.0))
+    shared = s.rotary(c)
+    return _read(c, "gemma2", s, {kind: shared for kind in rope.LAYER_TYPES}, 2, (50.0, 30.0))
 
 
 def read_gemma3(c: Config) -> Architecture:
-    c = text_part(c)
+    c = common.text_part(c)
     s = _sizes(c, 262208, 131072)
     rotary = {kind: rope.rotary(c, v, s.head_dim, s.context) for kind, v in _two_bases(c).items()}
     c.ignore("follows from layer_types", "_sliding_window_pattern")
@@ -99,10 +74,10 @@ def _two_bases(c: Config) -> dict[str, dict[str, Any]]:
 
 
 def _keys(arch: Architecture, architecture: str) -> dict[str, Any]:
-    attention, (window, kinds) = attention_of(arch), windows(arch)
+    attention, (window, kinds) = common.attention_of(arch), common.windows(arch)
     return {
-        **common_keys(arch, architecture, "hidden_activation"),
-        "query_pre_attn_scalar": rounded((attention.scale or attention.head_dim**-0.5) ** -2),
+        **common.common_keys(arch, architecture, "hidden_activation"),
+        "query_pre_attn_scalar": common.rounded((attention.scale or attention.head_dim**-0.5) ** -2),
         "attention_bias": attention.bias,
         "attn_logit_softcapping": attention.softcap,
         "final_logit_softcapping": arch.head.softcap,
@@ -112,23 +87,23 @@ def _keys(arch: Architecture, architecture: str) -> dict[str, Any]:
 
 
 def write_gemma2(arch: Architecture) -> dict[str, Any]:
-    return {"model_type": "gemma2", **_keys(arch, "Gemma2ForCausalLM"), **rope_keys(arch)}
+    return {"model_type": "gemma2", **_keys(arch, "Gemma2ForCausalLM"), **common.rope_keys(arch)}
 
 
 def write_gemma3(arch: Architecture) -> dict[str, Any]:
-    rotary = {kind: attention_of(arch, i).rotary for i, kind in enumerate(windows(arch)[1])}
-    written = {kind: rope.written(r, attention_of(arch).head_dim) for kind, r in rotary.items() if r}
+    rotary = {kind: common.attention_of(arch, i).rotary for i, kind in enumerate(common.windows(arch)[1])}
+    written = {kind: rope.written(r, common.attention_of(arch).head_dim) for kind, r in rotary.items() if r}
     return {"model_type": "gemma3_text", **_keys(arch, "Gemma3ForCausalLM"), "rope_parameters": written}
 
 
 _BLOCK = ATTENTION + GLU + SANDWICH_NORMS
 FAMILIES = (
-    Family("gemma2", ("gemma2",), read_gemma2, write_gemma2, Layout(decoder_rules(_BLOCK))),
-    Family(
+    common.Family("gemma2", ("gemma2",), read_gemma2, write_gemma2, Layout(rules(_BLOCK))),
+    common.Family(
         "gemma3",
         ("gemma3_text", "gemma3"),
         read_gemma3,
         write_gemma3,
-        Layout(decoder_rules(_BLOCK + QK_NORMS), spellings=MULTIMODAL, skip=VISION),
+        Layout(rules(_BLOCK + QK_NORMS), spellings=MULTIMODAL, skip=VISION),
     ),
 )

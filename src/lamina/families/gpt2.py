@@ -47,7 +47,8 @@ def read(c: Config) -> Architecture:
 
 def write(arch: Architecture) -> dict[str, Any]:
     mlp, norm = arch.blocks[0].branches[1].op, arch.norm
-    assert isinstance(mlp, MLP) and norm
+    assert isinstance(mlp, MLP)
+    assert norm
     published = {"gelu_tanh": "gelu_new"}.get(mlp.activation, mlp.activation)
     return {
         "model_type": "gpt2",

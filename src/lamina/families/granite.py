@@ -26,9 +26,7 @@ from lamina.published.rules import ATTENTION, GLU, PRE_NORMS, Layout, decoder_ru
 def read(c: Config) -> Architecture:
     s = sizes(c)
     bias, norm = c.bool("attention_bias", False), RMSNorm(eps=s.eps)
-    attention = s.attention(
-        rotary=s.rotary(c), bias=bias, output_bias=bias, scale=c.float("attention_multiplier", 1.0)
-    )
+    attention = s.attention(rotary=s.rotary(c), bias=bias, output_bias=bias, scale=c.float("attention_multiplier", 1.0))
     glu = s.glu(c.bool("mlp_bias", False))
     block = pre_norm(attention, glu, norm, multiplier=c.float("residual_multiplier", 1.0))
     return decoder(

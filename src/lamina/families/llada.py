@@ -73,7 +73,8 @@ def read(c: Config) -> Architecture:
 
 def write(arch: Architecture) -> dict[str, Any]:
     attention, glu = attention_of(arch), glu_of(arch)
-    assert isinstance(arch.objective, MaskedDiffusion) and arch.norm
+    assert isinstance(arch.objective, MaskedDiffusion)
+    assert arch.norm
     return {
         "model_type": "llada",
         "architectures": ["LLaDAModelLM"],

@@ -35,9 +35,7 @@ def read(c: Config) -> Architecture:
     layers = c.list("cross_attention_layers", [3, 8, 13, 18, 23, 28, 33, 38])
     for layer in layers:
         if not isinstance(layer, int) or not 0 <= layer < s.layers:
-            raise LaminaError(
-                f"{c.where}: cross_attention_layers holds {layer!r}; layers are 0 to {s.layers - 1}"
-            )
+            raise LaminaError(f"{c.where}: cross_attention_layers holds {layer!r}; layers are 0 to {s.layers - 1}")
     arch = decoder(c, "mllama", s, [gated if i in layers else plain for i in range(s.layers)], norm)
     return arch.replace(embedding=arch.embedding.replace(placeholders=8))
 

@@ -61,11 +61,8 @@ def read(c: Config, family: str) -> Architecture:
         high_cycles=c.count("H_cycles", most=1 << 16),
         gradient="last_step" if two else "last_cycle",
     )
-    steps = DeepSupervision(
-        max_steps=c.count("halt_max_steps"), exploration=c.float("halt_exploration_prob", 0.1)
-    )
-    c.ignore("training", "batch_size", "no_ACT_continue", "loss", "puzzle_emb_lr", "name")
-    c.ignore("storage", "forward_dtype")
+    steps = DeepSupervision(max_steps=c.count("halt_max_steps"), exploration=c.float("halt_exploration_prob", 0.1))
+    c.ignore("training and storage", "batch_size", "no_ACT_continue", "loss", "puzzle_emb_lr", "name", "forward_dtype")
     vocab = c.count("vocab_size")
     c.finish()
     return Architecture(
@@ -81,41 +78,27 @@ def read(c: Config, family: str) -> Architecture:
 
 def write(arch: Architecture) -> dict[str, Any]:
     r, task, mixer, glu = arch.recursion, arch.embedding.task, *(b.op for b in arch.blocks[0].branches)
-    assert r and isinstance(arch.objective, DeepSupervision) and isinstance(glu, GLU)
+    assert r
+    assert isinstance(arch.objective, DeepSupervision)
+    assert isinstance(glu, GLU)
     attention = mixer if isinstance(mixer, Attention) else None
     joined = arch.blocks[0].branches[0].joined
-    return {
-        "model_type": arch.family,
-        "hidden_size": arch.width,
-        "num_heads": attention.heads if attention else 1,
-        "expansion": glu.inner * 3 / (2 * arch.width),
-        "seq_len": arch.context,
-        "vocab_size": arch.vocab,
-        "num_puzzle_identifiers": task.count if task else 1,
-        "puzzle_emb_ndim": task.width if task else 0,
-        "puzzle_emb_len": task.tokens if task else 0,
-        "pos_encodings": "rope" if attention and attention.rotary else "none",
-        "rope_theta": attention.rotary.base if attention and attention.rotary else 10000.0,
-        "rms_norm_eps": joined.eps if joined else 1e-5,
-        "mlp_t": attention is None,
-        "L_layers": r.low.stop,
-        "H_layers": len(arch.blocks) - r.low.stop,
-        "L_cycles": r.low_cycles,
-        "H_cycles": r.high_cycles,
-        "halt_max_steps": arch.objective.max_steps,
-        "halt_exploration_prob": arch.objective.exploration,
-    }
+    rotary = attention.rotary if attention else None
+    out = {"model_type": arch.family, "hidden_size": arch.width, "num_heads": attention.heads if attention else 1}
+    out |= {"vocab_size": arch.vocab, "seq_len": arch.context, "expansion": glu.inner * 3 / (2 * arch.width)}
+    out |= {"pos_encodings": "rope" if rotary else "none", "rope_theta": rotary.base if rotary else 10000.0}
+    out |= {"rms_norm_eps": joined.eps if joined else 1e-5, "mlp_t": attention is None}
+    out |= {"num_puzzle_identifiers": task.count if task else 1, "puzzle_emb_ndim": task.width if task else 0}
+    out |= {"puzzle_emb_len": task.tokens if task else 0, "L_layers": r.low.stop}
+    out |= {"H_layers": len(arch.blocks) - r.low.stop, "L_cycles": r.low_cycles, "H_cycles": r.high_cycles}
+    steps = arch.objective
+    return out | {"halt_max_steps": steps.max_steps, "halt_exploration_prob": steps.exploration}
 
 
 def layout(arch: Architecture) -> Layout:
-    rules = [
-        Rule("inner.embed_tokens.embedding_weight", "embedding.table"),
-        Rule("inner.puzzle_emb.weights", "task_table"),
-        Rule("inner.H_init", "high_start"),
-        Rule("inner.L_init", "low_start"),
-        Rule("inner.lm_head", "head"),
-        Rule("inner.q_head", "halting"),
-    ]
+    outside = {"embed_tokens.embedding_weight": "embedding.table", "puzzle_emb.weights": "task_table"}
+    outside |= {"H_init": "high_start", "L_init": "low_start", "lm_head": "head", "q_head": "halting"}
+    rules = [Rule("inner." + theirs, ours) for theirs, ours in outside.items()]
     assert arch.recursion
     low, high = arch.recursion.low, arch.recursion.high
     for level, span in {"L": low, "H": high}.items() if low != high else {"L": low}.items():

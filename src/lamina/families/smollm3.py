@@ -29,9 +29,7 @@ def read(c: Config) -> Architecture:
     interval = c.count("no_rope_layer_interval", 4)
     turned = c.list("no_rope_layers", [int((i + 1) % interval != 0) for i in range(s.layers)])
     if len(turned) != s.layers or any(t not in (0, 1) for t in turned):
-        raise LaminaError(
-            f"{c.where}: no_rope_layers needs {s.layers} entries of 0 or 1 (1: the layer is rotated)"
-        )
+        raise LaminaError(f"{c.where}: no_rope_layers needs {s.layers} entries of 0 or 1 (1: the layer is rotated)")
     use, window = c.bool("use_sliding_window", False), c.count("sliding_window", None)
     usual = ["sliding_attention" if use and window and not t else "full_attention" for t in turned]
     kinds = c.layer_types(s.layers, usual, LAYER_TYPES)

@@ -33,9 +33,7 @@ def read_prompts(prompt: Prompts, tokenizer: Any, vocab: int) -> tuple[list[list
 def _holds_prompts(prompt: Any) -> bool:
     if not isinstance(prompt, list):
         return False
-    kinds = {
-        isinstance(one, str) or (isinstance(one, Iterable) and getattr(one, "ndim", 1) > 0) for one in prompt
-    }
+    kinds = {isinstance(one, str) or (isinstance(one, Iterable) and getattr(one, "ndim", 1) > 0) for one in prompt}
     if len(kinds) > 1:
         raise LaminaError("the prompt mixes ids with prompts: give text, a list of ids, or a list of those")
     return kinds == {True}
@@ -50,15 +48,12 @@ def _read(prompt: Any, tokenizer: Any, vocab: int, name: str) -> list[int]:
         try:
             ids = [operator.index(one) for one in (prompt.tolist() if isinstance(prompt, Tensor) else prompt)]
         except TypeError:
-            raise LaminaError(
-                f"{name} must be text or whole numbers (token ids), not {prompt!r:.60}"
-            ) from None
+            raise LaminaError(f"{name} must be text or whole numbers (token ids), not {prompt!r:.60}") from None
     if not ids:
         raise LaminaError(f"{name} is empty: give at least one token")
     for position, one in enumerate(ids):
         if not 0 <= one < vocab:
             raise LaminaError(
-                f"{name} has id {one} at position {position}, outside the vocabulary of {vocab} "
-                f"(0 to {vocab - 1})"
+                f"{name} has id {one} at position {position}, outside the vocabulary of {vocab} (0 to {vocab - 1})"
             )
     return ids

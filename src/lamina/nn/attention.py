@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from lamina.arch.mixers import Attention as AttentionValue
 from lamina.nn.basic import Linear, norm
-from lamina.nn.state import FullKV, WindowKV
+from lamina.nn.state import FullKV, Stateful, WindowKV
 from lamina.nn.step import Step
 from lamina.ops.attention import attend
 from lamina.ops.rotary import rotate
 
 
-class Attention(nn.Module):
+class Attention(Stateful):
     """Attention as its value says. `slot` is where its state stands among the decoder's.
 
     Shapes: x [B T D] -> [B T D]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -46,8 +47,7 @@ class Parallel(nn.Module):
             self.add_module(name, op_module(op, width, slots))
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
-        first, *others = (op(x, step) for op in self.children())
-        return sum(others, start=first)
+        return functools.reduce(torch.add, (op(x, step) for op in self.children()))
 
 
 class Branch(nn.Module):

@@ -35,15 +35,11 @@ def torch_device(device: str | torch.device) -> torch.device:
             torch.empty(0, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise LaminaError(
-            f"device {str(device)!r} cannot be used here ({reason}); try cpu, cuda or mps"
-        ) from None
+        raise LaminaError(f"device {str(device)!r} cannot be used here ({reason}); try cpu, cuda or mps") from None
     return found
 
 
-def empty(
-    arch: Architecture, dtype: str | torch.dtype | None = None, device: str | torch.device = "meta"
-) -> Model:
+def empty(arch: Architecture, dtype: str | torch.dtype | None = None, device: str | torch.device = "meta") -> Model:
     """The model with its parameters allocated and not filled (not even allocated on the meta device)."""
     model = Recursive if arch.recursion else Decoder
     before = torch.get_default_dtype()

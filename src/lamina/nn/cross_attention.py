@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from lamina.arch.mixers import CrossAttention as CrossAttentionValue
 from lamina.nn.basic import Linear, norm
-from lamina.nn.state import MemoryKV
+from lamina.nn.state import MemoryKV, Stateful
 from lamina.nn.step import Step
 from lamina.ops.attention import _sdpa
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Stateful):
     """Keys and values come from the memory, and stay in the state.
 
     Shapes: x [B T D] -> [B T D]; step.memory [B M memory_width]; step.memory_mask [B T M], True where seen

@@ -20,7 +20,7 @@ from lamina.arch.model import Head as HeadValue
 from lamina.errors import LaminaError
 from lamina.nn.basic import norm
 from lamina.nn.block import blocks
-from lamina.nn.state import Fresh, State
+from lamina.nn.state import Fresh, State, Stateful
 from lamina.nn.step import Step
 from lamina.ops.linear import linear
 
@@ -43,9 +43,7 @@ class Embedding(nn.Module):
         if self.positions is not None:
             last = max(start + n for start, n in zip(step.starts, step.lengths, strict=True))
             if last > len(self.positions):
-                raise LaminaError(
-                    f"{last} tokens pass the {len(self.positions)} learned positions of this model"
-                )
+                raise LaminaError(f"{last} tokens pass the {len(self.positions)} learned positions of this model")
             x = x + self.positions[step.positions.clamp(max=len(self.positions) - 1)]
         return x if self.scale == 1.0 else x * self.scale
 
@@ -147,9 +145,7 @@ class Model(nn.Module):
         if ids.device.type == "cpu":
             low, high = int(ids.min()), int(ids.max())
             if low < 0 or high >= rows:
-                raise LaminaError(
-                    f"token id {low if low < 0 else high} is outside the vocabulary, 0 to {rows - 1}"
-                )
+                raise LaminaError(f"token id {low if low < 0 else high} is outside the vocabulary, 0 to {rows - 1}")
 
 
 class Decoder(Model):
@@ -166,13 +162,11 @@ class Decoder(Model):
         """
         capacity = self.arch.context if capacity is None else capacity
         if self.arch.bidirectional:
-            raise LaminaError(
-                f"{self.arch.objective.kind} reads the whole sequence at each step and keeps no state"
-            )
+            raise LaminaError(f"{self.arch.objective.kind} reads the whole sequence at each step and keeps no state")
         if batch < 1 or not capacity or capacity < 1:
             raise LaminaError(f"batch ({batch}) and capacity ({capacity}) must be at least 1")
         like: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
-        layers = [m.state(batch, capacity, **like) for m in self.modules() if hasattr(type(m), "state")]
+        layers = [m.state(batch, capacity, **like) for m in self.modules() if isinstance(m, Stateful)]
         ids = torch.zeros(batch, capacity, dtype=torch.int64, device=self.device)
         return State(batch, capacity, layers, ids if self.arch.depends_on_length else None)
 
@@ -181,7 +175,7 @@ class Decoder(Model):
         ids: Int[Tensor, "B T"],
         state: State | None = None,
         *,
-        lengths: Int[Tensor, B] | None = None,
+        lengths: Int[Tensor, " B"] | None = None,
         last: bool = False,
         memory: Float[Tensor, "B M Dm"] | None = None,
         memory_mask: Bool[Tensor, "B T M"] | None = None,
@@ -273,9 +267,7 @@ def _lengths(ids: Tensor, lengths: Any) -> list[int]:
         return [ids.shape[1]] * len(ids)
     counts = torch.as_tensor(lengths).tolist()
     if len(counts) != len(ids) or any(not 1 <= n <= ids.shape[1] for n in counts):
-        raise LaminaError(
-            f"lengths {counts} must hold, for each of {len(ids)} rows, 1 to {ids.shape[1]} tokens"
-        )
+        raise LaminaError(f"lengths {counts} must hold, for each of {len(ids)} rows, 1 to {ids.shape[1]} tokens")
     return counts
 
 

@@ -94,7 +94,7 @@ class Recursive(Model):
         ids: Int[Tensor, "B T"],
         state: Carry | None = None,
         *,
-        puzzle: Int[Tensor, B] | None = None,
+        puzzle: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B T vocab"]:
         """Logits after one outer step from `state` (from a fresh carry if there is none).
 

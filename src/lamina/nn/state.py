@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lamina.errors import LaminaError
 from lamina.nn.step import Step
@@ -23,6 +23,16 @@ class LayerState(Protocol):
     def select(self, rows: Tensor) -> None: ...
 
 
+class Stateful(nn.Module):
+    """A mixer that remembers: it makes its own state, which stands in slot `slot` of a decoder's."""
+
+    slot: int
+
+    def state(self, batch: int, capacity: int, **like: Any) -> LayerState:
+        """An empty state for `batch` rows of at most `capacity` tokens; `like` holds its dtype and device."""
+        raise TypeError(f"{type(self).__name__} does not make its state")
+
+
 class Fresh:
     """The state of a forward pass that keeps nothing: new tokens see each other only."""
 
@@ -32,7 +42,8 @@ class Fresh:
         return k, v, step.reach("fresh", window, lambda: step.fresh_reach(window))
 
     def memory(self, k: Tensor | None, v: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert k is not None and v is not None
+        assert k is not None
+        assert v is not None
         return k, v
 
 
@@ -158,7 +169,8 @@ class MemoryKV:
         if k is not None and v is not None:
             self.k = k if self.k is None else torch.cat([self.k, k], 2)
             self.v = v if self.v is None else torch.cat([self.v, v], 2)
-        assert self.k is not None and self.v is not None
+        assert self.k is not None
+        assert self.v is not None
         return self.k, self.v
 
     def snapshot(self, length: int) -> Any:
@@ -193,9 +205,7 @@ class State:
     @property
     def nbytes(self) -> int:
         """Bytes held, as allocated."""
-        return sum(layer.nbytes for layer in self.layers) + (
-            0 if self.history is None else self.history.nbytes
-        )
+        return sum(layer.nbytes for layer in self.layers) + (0 if self.history is None else self.history.nbytes)
 
     @property
     def has_memory(self) -> bool:
@@ -231,9 +241,7 @@ class State:
         """
         lengths, layers, history, mask = saved
         if len(lengths) != self.batch or len(layers) != len(self.layers):
-            raise LaminaError(
-                f"the snapshot holds {len(lengths)} rows and the state {self.batch}; they must agree"
-            )
+            raise LaminaError(f"the snapshot holds {len(lengths)} rows and the state {self.batch}; they must agree")
         self.lengths, self.history, self.memory_mask = list(lengths), history, mask
         for layer, part in zip(self.layers, layers, strict=True):
             layer.restore(part)

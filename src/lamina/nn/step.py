@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +12,6 @@ from torch import Tensor
 from lamina.arch.position import Rotary
 from lamina.ops.attention import Reach
 from lamina.ops.rotary import tables
-
-if TYPE_CHECKING:
-    from lamina.nn.state import LayerState
 
 
 class Step:
@@ -28,7 +25,7 @@ class Step:
         self,
         ids: Tensor,
         dtype: torch.dtype,
-        layers: Callable[[int], LayerState],
+        layers: Callable[[int], Any],
         starts: list[int],
         lengths: list[int] | None,
         bidirectional: bool = False,

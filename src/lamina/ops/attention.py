@@ -32,7 +32,8 @@ class Reach:
     square: bool = False
 
     def mask(self, queries: slice, keys: slice) -> Bool[Tensor, "R 1 t s"]:
-        assert self.queries is not None and self.keys is not None
+        assert self.queries is not None
+        assert self.keys is not None
         q, k = self.queries[:, queries, None], self.keys[:, None, keys]
         seen = k >= 0
         if self.causal:
@@ -69,8 +70,8 @@ def attend(
         rows = slice(start, min(start + QUERIES, tokens))
         columns = _columns(reach, rows, tokens, k.shape[2])
         mask = reach.mask(rows, columns) if reach.queries is not None else None
-        score = _sdpa if softcap is None else _capped
-        pieces.append(score(q[:, :, rows], k[:, :, columns], v[:, :, columns], mask, False, scale, softcap))
+        part = q[:, :, rows], k[:, :, columns], v[:, :, columns], mask
+        pieces.append(_sdpa(*part, False, scale) if softcap is None else _capped(*part, scale, softcap))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
 
 
@@ -82,18 +83,12 @@ def _columns(reach: Reach, rows: slice, tokens: int, keys: int) -> slice:
     return slice(max(0, earlier + rows.start - reach.window + 1), earlier + rows.stop)
 
 
-def _sdpa(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float, _: None = None
-) -> Tensor:
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float) -> Tensor:
     grouped = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped
-    )
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
 
 
-def _capped(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, _: bool, scale: float, cap: float
-) -> Tensor:
+def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, cap: float) -> Tensor:
     batch, heads, tokens, _k = q.shape
     q = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)  # [B G (H/G T) K]: the group's heads as more queries
     scores = cap * torch.tanh((q @ k.transpose(-1, -2)) * (scale / cap))

@@ -74,9 +74,7 @@ def tables(
     The sine of the first of each pair is negative, so that turning is x * cos + partner(x) * sin.
     """
     angles = positions[..., None].float() * frequencies(rotary, length).to(positions.device)
-    factor = (
-        rotary.scaling.attention_factor if isinstance(rotary.scaling, YarnScaling | LongRopeScaling) else 1.0
-    )
+    factor = rotary.scaling.attention_factor if isinstance(rotary.scaling, YarnScaling | LongRopeScaling) else 1.0
     cos, sin = angles.cos() * factor, angles.sin() * factor
     if rotary.layout == "half":
         cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
@@ -103,9 +101,7 @@ def rotate_reference(x: Tensor, rotary: Rotary, positions: Tensor, length: int =
     Shapes: x [B H T K]; positions [T]
     """
     out = x.clone()
-    factor = (
-        rotary.scaling.attention_factor if isinstance(rotary.scaling, YarnScaling | LongRopeScaling) else 1.0
-    )
+    factor = rotary.scaling.attention_factor if isinstance(rotary.scaling, YarnScaling | LongRopeScaling) else 1.0
     for pair, frequency in enumerate(frequencies(rotary, length)):
         if rotary.layout == "half":
             i, j = pair, pair + rotary.dim // 2

@@ -118,9 +118,7 @@ class Config:
         """A whole number of at least 1; `most` bounds what a hostile file can make us build."""
         value = self.int(key, default)
         if value is not None and not 1 <= value <= most:
-            raise LaminaError(
-                f"{self.where}: {key!r} is {value}; a whole number from 1 to {most} is expected"
-            )
+            raise LaminaError(f"{self.where}: {key!r} is {value}; a whole number from 1 to {most} is expected")
         return value
 
     def choice(self, key: str, known: Iterable[str], default: str | None = _REQUIRED) -> str:
@@ -134,9 +132,7 @@ class Config:
         self._read.add(key)
         values = accepted if isinstance(accepted, tuple) else (accepted,)
         if (value := self.data.get(key)) is not None and value not in values:
-            raise LaminaError(
-                f"{self.where}: {key!r} is {value!r:.60}; only {' or '.join(map(repr, values))} is known"
-            )
+            raise LaminaError(f"{self.where}: {key!r} is {value!r:.60}; only {' or '.join(map(repr, values))} is known")
 
     def sub(self, key: str) -> Config:
         return Config(self.dict(key), f"{self.where}: {key}")
@@ -154,9 +150,7 @@ class Config:
             raise LaminaError(f"{self.where}: layer_types has {len(types)} entries for {layers} layers")
         for i, kind in enumerate(types[:layers]):
             if kind not in known:
-                raise LaminaError(
-                    f"{self.where}: layer_types[{i}] is {kind!r}; known: {', '.join(map(repr, known))}"
-                )
+                raise LaminaError(f"{self.where}: layer_types[{i}] is {kind!r}; known: {', '.join(map(repr, known))}")
         return types[:layers]
 
     def finish(self) -> None:

@@ -55,9 +55,7 @@ def read_gguf(file: TensorFile) -> Said:
     """
     kind = file.metadata.get("general.architecture")
     if kind not in DIALECTS:
-        raise LaminaError(
-            f"{file.path}: general.architecture is {kind!r}; {closest(str(kind), DIALECTS)}"
-        )
+        raise LaminaError(f"{file.path}: general.architecture is {kind!r}; {closest(str(kind), DIALECTS)}")
     dialect = DIALECTS[kind]
     keys = _Keys(file, kind)
     config = _config(keys, dialect)

@@ -1,4 +1,4 @@
-"""Rotary embeddings as config.json writes them, old style (`rope_theta`, `rope_scaling`) and new (`rope_parameters`)."""
+"""Rotary embeddings as a config.json writes them: old (`rope_theta`, `rope_scaling`) and new (`rope_parameters`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lamina.arch import DynamicScaling, LinearScaling, Llama3Scaling, LongRopeSc
 from lamina.errors import LaminaError
 from lamina.published.config import Config
 
-LAYER_TYPES = ("full_attention", "sliding_attention")
+LAYER_TYPES: tuple[str, ...] = ("full_attention", "sliding_attention")
 
 
 def parameters(config: Config, base: float) -> dict[str, Any]:
@@ -29,9 +29,7 @@ def parameters(config: Config, base: float) -> dict[str, Any]:
     return found
 
 
-def rotary(
-    config: Config, values: dict[str, Any], head_dim: int, context: int | None, layout: str = "half"
-) -> Rotary:
+def rotary(config: Config, values: dict[str, Any], head_dim: int, context: int | None, layout: str = "half") -> Rotary:
     """One set of rotary parameters as a value.
 
     Raises: LaminaError for an unknown rope_type or key, naming both and what is known.
@@ -60,18 +58,14 @@ def rotary(
     elif kind in ("longrope", "su"):
         scaling = _longrope(c, original, context)
     elif kind != "default":
-        raise LaminaError(
-            f"{c.where}: rope_type is {kind!r}; known: default, linear, dynamic, llama3, yarn, longrope"
-        )
+        raise LaminaError(f"{c.where}: rope_type is {kind!r}; known: default, linear, dynamic, llama3, yarn, longrope")
     c.finish()
     return Rotary(base=base, dim=dim, layout=layout, scaling=scaling)  # type: ignore[arg-type]
 
 
 def _needed(c: Config, context: int | None) -> int:
     if not context:
-        raise LaminaError(
-            f"{c.where}: original_max_position_embeddings is missing, and so is max_position_embeddings"
-        )
+        raise LaminaError(f"{c.where}: original_max_position_embeddings is missing, and so is max_position_embeddings")
     return context
 
 
@@ -111,9 +105,7 @@ def written(rotary: Rotary, head_dim: int) -> dict[str, Any]:
     out: dict[str, Any] = {"rope_theta": rotary.base, "rope_type": "default"}
     if rotary.dim != head_dim:
         share = rotary.dim / head_dim
-        out["partial_rotary_factor"] = (
-            share if int(head_dim * share) == rotary.dim else math.nextafter(share, 1)
-        )
+        out["partial_rotary_factor"] = share if int(head_dim * share) == rotary.dim else math.nextafter(share, 1)
     s = rotary.scaling
     if s is None:
         return out

@@ -24,8 +24,8 @@ class Rule:
 
     `{i}` stands for the number of a block, `{any}` for a whole name. A name may stop before `.weight` and
     `.bias`, and then covers both. Several of ours lie one after the other in the rows of the published tensor
-    (a fused projection); `transpose` says that the published matrix is stored [in, out]. `blocks` limits the rule to those blocks of
-    ours, which the layout counts from zero.
+    (a fused projection); `transpose` says that the published matrix is stored [in, out]. `blocks` limits the rule
+    to those blocks of ours, which the layout counts from zero.
     """
 
     theirs: str
@@ -124,7 +124,7 @@ MULTIMODAL = (("", "language_model."), ("model.", "model.language_model."), ("mo
 """How multimodal checkpoints, old and new, begin the names of their text decoder; and a decoder saved without head."""
 
 VISION = {
-    r"(model\.)?(vision_tower|multi_modal_projector|vision_model)\..*": "the image encoder is not part of the text decoder"
+    r"(model\.)?(vision_tower|multi_modal_projector|vision_model)\..*": "the image encoder is not part of this model"
 }
 """The tensors of a multimodal checkpoint that its text decoder does not have."""
 

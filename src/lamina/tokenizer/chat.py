@@ -32,9 +32,7 @@ _WORKER = Path(__file__).with_name("chat_worker.py")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
-def render_chat(
-    template: str, messages: list[dict], add_generation_prompt: bool = True, **variables: Any
-) -> str:
+def render_chat(template: str, messages: list[dict], add_generation_prompt: bool = True, **variables: Any) -> str:
     """The text a chat template makes of `messages`.
 
     `variables` reach the template as they are (`tools`, `documents`, `bos_token`, `enable_thinking`, ...);
@@ -43,9 +41,7 @@ def render_chat(
     Raises: LaminaError with the template's own message if it fails or takes too much time or memory
     """
     if not isinstance(messages, list | tuple) or not all(isinstance(m, dict) for m in messages):
-        raise LaminaError(
-            "chat messages must be a list of dicts such as {'role': 'user', 'content': 'Hello'}"
-        )
+        raise LaminaError("chat messages must be a list of dicts such as {'role': 'user', 'content': 'Hello'}")
     given = {"tools": None, "documents": None, **variables}
     given |= {
         "messages": [_name_reasoning(m) for m in messages],
@@ -55,9 +51,7 @@ def render_chat(
     try:
         line = json.dumps(request).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
-        raise LaminaError(
-            f"chat messages and template variables must be plain JSON values: {error}"
-        ) from None
+        raise LaminaError(f"chat messages and template variables must be plain JSON values: {error}") from None
     answer = _worker.ask(line)
     if "error" in answer:
         raise LaminaError(f"the chat template failed: {answer['error']}")
@@ -92,9 +86,7 @@ class _Worker:
                 reply = process.stdout.readline()  # type: ignore[union-attr]
             except OSError:
                 pass  # it died before it read everything: said below
-            except (
-                BaseException
-            ):  # interrupted: an answer that comes later must not be taken for the next one
+            except BaseException:  # interrupted: an answer that comes later must not be taken for the next one
                 self._stop()
                 raise
             finally:

@@ -47,6 +47,9 @@ def read_directory(directory: Path) -> Tokenizer:
         _read_json(directory / "special_tokens_map.json"),
     )
     config = older | config if "added_tokens_decoder" in config else config | older
+    for key, kinds in (("added_tokens_decoder", dict), *((key, (list, dict)) for key in _LISTS)):
+        if config.get(key) is not None and not isinstance(config[key], kinds):
+            raise LaminaError(f"{directory / 'tokenizer_config.json'}: {key} must be an object (or a list of tokens)")
     names = {key: _content(value) for key, value in config.items() if _is_name(key) and _content(value)}
     _add_tokens(backend, config, names)
     return Tokenizer(backend, names, _eos_ids(directory), _chat_templates(directory, config))
@@ -136,9 +139,7 @@ def _eos_ids(directory: Path) -> list[int]:
             continue
         ids = found if isinstance(found, list) else [found]
         if not all(isinstance(i, int) and i >= 0 for i in ids):
-            raise LaminaError(
-                f"{directory / name}: eos_token_id is {found!r}, expected an id or a list of ids"
-            )
+            raise LaminaError(f"{directory / name}: eos_token_id is {found!r}, expected an id or a list of ids")
         return ids
     return []
 
@@ -161,6 +162,4 @@ def _chat_templates(directory: Path, config: dict[str, Any]) -> dict[str, str]:
     try:
         return {str(entry["name"]): str(entry["template"]) for entry in entries}
     except (TypeError, KeyError):
-        raise LaminaError(
-            f"{where}: chat_template must be a string or a list of {{name, template}} objects"
-        ) from None
+        raise LaminaError(f"{where}: chat_template must be a string or a list of {{name, template}} objects") from None

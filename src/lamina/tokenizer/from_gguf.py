@@ -74,9 +74,7 @@ def read_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     bos = _added(metadata, "bos", names, add_bos) if kind != "gemma4" else None
     eos = _added(metadata, "eos", names, False)
     add_at_ends(backend, bos, eos)
-    ends = [
-        _token_id(metadata, key, "", len(tokens)) for key in ("eos_token_id", "eot_token_id", "eom_token_id")
-    ]
+    ends = [_token_id(metadata, key, "", len(tokens)) for key in ("eos_token_id", "eot_token_id", "eom_token_id")]
     ends += [vocab[token] for token in _TURN_ENDS if token in vocab and types[vocab[token]] == _CONTROL]
     return Tokenizer(backend, names, [i for i in ends if i is not None], _chat_templates(metadata))
 
@@ -120,9 +118,7 @@ def _sentencepiece(
     return backend
 
 
-def _merges_from_scores(
-    vocab: dict[str, int], scores: np.ndarray | None, types: np.ndarray
-) -> list[tuple[str, str]]:
+def _merges_from_scores(vocab: dict[str, int], scores: np.ndarray | None, types: np.ndarray) -> list[tuple[str, str]]:
     """Every way to join two normal tokens to a third, the best score first.
 
     SentencePiece joins the neighbours whose joined token scores best; a ranked list of pairs does the same if
@@ -136,9 +132,7 @@ def _merges_from_scores(
     normal = {token for token, kind in zip(tokens, types.tolist(), strict=True) if kind == _NORMAL}
     longest = max(map(len, normal), default=0)
     if longest > _LONGEST_PIECE:
-        raise LaminaError(
-            f"{_KEY}tokens has a token of {longest} characters; at most {_LONGEST_PIECE} are accepted"
-        )
+        raise LaminaError(f"{_KEY}tokens has a token of {longest} characters; at most {_LONGEST_PIECE} are accepted")
     merges = []
     for i in np.argsort(-scores, kind="stable").tolist():
         token = tokens[i]
@@ -156,9 +150,7 @@ def _bpe(vocab: dict[str, int], merges: list[tuple[str, str]], **options: Any) -
         raise LaminaError(f"{_KEY}merges does not fit {_KEY}tokens: {error}") from None
 
 
-def _add_tokens(
-    backend: tokenizers.Tokenizer, tokens: list[str], types: np.ndarray, names: dict[str, str]
-) -> None:
+def _add_tokens(backend: tokenizers.Tokenizer, tokens: list[str], types: np.ndarray, names: dict[str, str]) -> None:
     """Control tokens as special ones, user-defined tokens as ones that are matched whole."""
     special = [tokens[i] for i in np.flatnonzero(np.isin(types, (_CONTROL, _UNKNOWN))).tolist()]
     special += [token for token in names.values() if token not in special]
@@ -193,9 +185,7 @@ def _merges(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _strings(metadata: Mapping[str, Any], key: str) -> list[str]:
     value = metadata.get(_KEY + key)
-    found = (
-        list(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes) else []
-    )
+    found = list(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes) else []
     if not found or not all(isinstance(item, str) for item in found):
         raise LaminaError(f"{_KEY}{key} is missing or not a list of strings")
     return found
@@ -209,9 +199,7 @@ def _numbers(metadata: Mapping[str, Any], key: str, count: int) -> np.ndarray | 
     except (TypeError, ValueError):
         raise LaminaError(f"{_KEY}{key} is not a list of numbers") from None
     if values.shape != (count,):
-        raise LaminaError(
-            f"{_KEY}{key} has shape {values.shape}: expected one number for each of {count} tokens"
-        )
+        raise LaminaError(f"{_KEY}{key} has shape {values.shape}: expected one number for each of {count} tokens")
     return values
 
 

@@ -37,9 +37,7 @@ def _words(digits: str) -> str:
     return rf"{_ENDING}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*" + _SPACE
 
 
-def _cased(
-    digits: str, ending: str, upper: str = _UPPER, lower: str = _LOWER, marks: str = r"[\r\n/]*"
-) -> str:
+def _cased(digits: str, ending: str, upper: str = _UPPER, lower: str = _LOWER, marks: str = r"[\r\n/]*") -> str:
     """The o200k shape: as `_words`, cut also between lower and upper case."""
     lead = r"[^\r\n\p{L}\p{N}]?"
     words = rf"{lead}{upper}*{lower}+{ending}|{lead}{upper}+{lower}*{ending}"
@@ -60,10 +58,7 @@ _DEEPSEEK3 = (
     r"| ?[\p{P}\p{S}]+[\r\n]*" + _SPACE,
 )
 _DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", _DIGIT)
-_QWEN35 = (
-    rf"{_ENDING}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|{_DIGIT}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*"
-    + _SPACE
-)
+_QWEN35 = rf"{_ENDING}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|{_DIGIT}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*" + _SPACE
 _BAILING = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"

@@ -85,9 +85,7 @@ class Tokenizer:
         try:
             return self.backend.encode(text, add_special_tokens=special).ids
         except (TypeError, ValueError) as error:
-            raise LaminaError(
-                f"cannot encode {text!r:.80}: expected a str that UTF-8 can hold ({error})"
-            ) from None
+            raise LaminaError(f"cannot encode {text!r:.80}: expected a str that UTF-8 can hold ({error})") from None
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`, nothing cleaned up; unknown ids are left out, as in the reference.
@@ -127,19 +125,13 @@ class Tokenizer:
         template = self.chat_templates.get(wanted, wanted) if wanted is not None else self.chat_template
         if template is None:
             named = ", ".join(sorted(self.chat_templates))
-            hint = (
-                f"none is the default; pass chat_template= one of: {named}"
-                if named
-                else "pass chat_template="
-            )
+            hint = f"none is the default; pass chat_template= one of: {named}" if named else "pass chat_template="
             raise LaminaError(f"this tokenizer has no chat template: {hint}")
         return render_chat(template, messages, add_generation_prompt, **{**self.names, **extra})
 
     def __repr__(self) -> str:
         kind = type(self.backend.model).__name__
-        return (
-            f"Tokenizer({kind}, vocab_size={self.vocab_size}, bos_id={self.bos_id}, eos_ids={self.eos_ids})"
-        )
+        return f"Tokenizer({kind}, vocab_size={self.vocab_size}, bos_id={self.bos_id}, eos_ids={self.eos_ids})"
 
     def _id_of(self, name: str) -> int | None:
         token = self.names.get(name)

@@ -1,0 +1,1 @@
+"""What a model is trained to do: a loss, and a way of sampling, for each objective."""
