@@ -59,7 +59,7 @@ class Node(BaseModel, metaclass=_OneSentence):
 
         def __hash__(self) -> int: ...
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     def replace(self, **fields: Any) -> Any:
         """The same value with some fields changed, checked again."""
@@ -90,6 +90,9 @@ class Op(Node):
         """Bytes that one sequence of `context` tokens (and `memory` cross-attended ones) leaves behind."""
         return 0
 
-    def flops(self, width: int, tokens: int, context: int, memory: int = 0) -> int:
-        """Forward FLOPs of `tokens` new tokens after `context` earlier ones; a multiply-accumulate is 2."""
+    def flops(self, width: int, tokens: int, context: int, memory: int = 0, causal: bool = True) -> int:
+        """Forward FLOPs of `tokens` new tokens after `context` earlier ones; a multiply-accumulate is 2.
+
+        Tokens see those before them when `causal`, and all others when not.
+        """
         raise TypeError(f"{type(self).__name__} does not count its FLOPs")

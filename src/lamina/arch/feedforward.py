@@ -28,7 +28,7 @@ class MLP(FeedForward):
     def parameters(self, width: int) -> int:
         return 2 * width * self.inner + (self.inner + width if self.bias else 0)
 
-    def flops(self, width: int, tokens: int, context: int, memory: int = 0) -> int:
+    def flops(self, width: int, tokens: int, context: int, memory: int = 0, causal: bool = True) -> int:
         return tokens * 4 * width * self.inner
 
 
@@ -46,5 +46,5 @@ class GLU(FeedForward):
     def parameters(self, width: int) -> int:
         return 3 * width * self.inner + (2 * self.inner + width if self.bias else 0)
 
-    def flops(self, width: int, tokens: int, context: int, memory: int = 0) -> int:
+    def flops(self, width: int, tokens: int, context: int, memory: int = 0, causal: bool = True) -> int:
         return tokens * 6 * width * self.inner

@@ -78,10 +78,11 @@ class Attention(Mixer):
         kept = min(context, self.window) if self.window else context
         return kept * 2 * self.kv_heads * self.head_dim * itemsize
 
-    def flops(self, width: int, tokens: int, context: int, memory: int = 0) -> int:
+    def flops(self, width: int, tokens: int, context: int, memory: int = 0, causal: bool = True) -> int:
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         projections = tokens * 2 * (width * (q + 2 * kv) + q * width)
-        return projections + 4 * q * seen(tokens, context, self.window)
+        pairs = seen(tokens, context, self.window) if causal else tokens * (context + tokens)
+        return projections + 4 * q * pairs
 
 
 class CrossAttention(Op):
@@ -116,7 +117,7 @@ class CrossAttention(Op):
         """Keys and values of the memory, computed once."""
         return memory * 2 * self.kv_heads * self.head_dim * itemsize
 
-    def flops(self, width: int, tokens: int, context: int, memory: int = 0) -> int:
+    def flops(self, width: int, tokens: int, context: int, memory: int = 0, causal: bool = True) -> int:
         """The memory's keys and values are counted with the first tokens (no context yet)."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         fill = 0 if context else memory * 4 * self.memory_width * kv
@@ -136,7 +137,7 @@ class SequenceGLU(Mixer):
     def parameters(self, width: int) -> int:
         return self.glu.parameters(self.length)
 
-    def flops(self, width: int, tokens: int, context: int, memory: int = 0) -> int:
+    def flops(self, width: int, tokens: int, context: int, memory: int = 0, causal: bool = True) -> int:
         return self.glu.flops(self.length, width, 0)
 
 

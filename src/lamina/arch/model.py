@@ -48,8 +48,8 @@ class Parallel(Op):
     def state_bytes(self, context: int, itemsize: int, memory: int = 0) -> int:
         return sum(op.state_bytes(context, itemsize, memory) for op in self.ops)
 
-    def flops(self, width: int, tokens: int, context: int, memory: int = 0) -> int:
-        return sum(op.flops(width, tokens, context, memory) for op in self.ops)
+    def flops(self, width: int, tokens: int, context: int, memory: int = 0, causal: bool = True) -> int:
+        return sum(op.flops(width, tokens, context, memory, causal) for op in self.ops)
 
 
 AnyOp = Annotated[Attention | CrossAttention | SequenceGLU | MLP | GLU | Parallel, Field(discriminator="kind")]
@@ -296,8 +296,7 @@ class Architecture(Node):
             raise LaminaError(f"context ({context}), batch ({batch}) and memory ({memory}) must not be negative")
         itemsize = bytes_of(dtype)
         if self.recursion:  # the carry: two latents over the whole sequence, whatever came before
-            prefix = self.embedding.task.tokens if self.embedding.task else 0
-            return batch * 2 * (context + prefix) * self.width * itemsize
+            return batch * 2 * (context + self._prefix) * self.width * itemsize
         if self.bidirectional:
             return 0  # every step reads the whole sequence again
         history = 8 * context if self.depends_on_length else 0
@@ -308,16 +307,25 @@ class Architecture(Node):
         """Forward FLOPs of `tokens` new tokens after `context` earlier ones; a multiply-accumulate is 2.
 
         Matrix products only, without norms, activations and softmax; the logits of every new token are counted.
+        Where attention looks both ways, each pass reads all tokens again: earlier ones cost as much as new ones.
         """
         if min(tokens, context, memory) < 0:
             raise LaminaError(f"tokens ({tokens}), context ({context}) and memory ({memory}) must not be negative")
-        head = 2 * tokens * self.width * self.vocab
-        counts = self._per_block(lambda b: sum(op.flops(self.width, tokens, context, memory) for op in b.ops()))
+        causal = not self.bidirectional
+        if not causal:
+            tokens, context = tokens + context, 0
+        head, read = 2 * tokens * self.width * self.vocab, (tokens + self._prefix, context, memory, causal)
+        counts = self._per_block(lambda block: sum(op.flops(self.width, *read) for op in block.ops()))
         if self.recursion is None:
             return head + sum(counts)
-        r = self.recursion
+        r, halting = self.recursion, 4 * self.width
         low = sum(counts[r.low.start : r.low.stop]) * r.low_cycles
-        return head + r.high_cycles * (low + sum(counts[r.high.start : r.high.stop]))
+        return head + halting + r.high_cycles * (low + sum(counts[r.high.start : r.high.stop]))
+
+    @property
+    def _prefix(self) -> int:
+        """How many vectors stand before the tokens."""
+        return self.embedding.task.tokens if self.embedding.task else 0
 
     @property
     def depends_on_length(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 @functools.cache
 def _entries() -> dict[str, Traversable]:
-    root = resources.files(__package__) / "configs"
+    root = resources.files(__name__) / "configs"
     return {entry.name: entry for entry in sorted(root.iterdir(), key=lambda e: e.name) if entry.is_dir()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
@@ -12,12 +12,13 @@ from lamina.arch import Architecture
 from lamina.checkpoint.gguf import open_gguf
 from lamina.checkpoint.safetensors import open_directory, open_safetensors
 from lamina.checkpoint.sources import resolve
-from lamina.checkpoint.tensors import TensorFile
+from lamina.checkpoint.tensors import StoredTensor, TensorFile
 from lamina.errors import LaminaError
 from lamina.families import family_named, read
 from lamina.lookup import read_json
 from lamina.nn.build import empty, torch_device, torch_dtype
 from lamina.nn.decoder import Model, TokenIds
+from lamina.ops.linear import neighbours
 from lamina.published.config import Config
 from lamina.published.gguf import read_gguf
 from lamina.published.rules import Entry, Layout, entries
@@ -75,24 +76,28 @@ def _filled(
     ignored: dict[str, str],
     progress: Progress | None,
 ) -> Model:
-    model = empty(arch, dtype)
-    plan = _plan(model, file, layout)
-    model.ignored = ignored | _leftovers(plan, file, layout, arch)
+    shapes = {name: tuple(p.shape) for name, p in empty(arch).named_parameters()}
+    plan = _plan(shapes, file, layout)
+    left = _leftovers(plan, file, layout, arch)
+    _check_shapes(plan, file, shapes)  # before any memory is taken
+    model = empty(arch, dtype, device)
+    model.ignored = ignored | left
+    parameters = dict(model.named_parameters())
     total, done = sum(file.tensors[name].nbytes for name in plan), 0
     for name, entry in plan.items():
-        _fill(model, entry, file, name, dtype, device)
+        _fill(parameters, entry, file.tensors[name])
         done += file.tensors[name].nbytes
         if progress:
             progress(done, total)
     return model
 
 
-def _plan(model: nn.Module, file: TensorFile, layout: Layout) -> dict[str, Entry]:
+def _plan(shapes: Mapping[str, tuple[int, ...]], file: TensorFile, layout: Layout) -> dict[str, Entry]:
     """Which tensor of the file fills what, in the spelling of names that this checkpoint uses.
 
     Raises: LaminaError for a parameter that nothing fills.
     """
-    needed = entries(layout.rules, (name for name, _ in model.named_parameters()))
+    needed = entries(layout.rules, shapes)
     plans = [
         {spelled: e for e in needed if (spelled := _spell(e.theirs, old, new)) is not None}
         for old, new in (("", ""), *layout.spellings)
@@ -108,6 +113,18 @@ def _plan(model: nn.Module, file: TensorFile, layout: Layout) -> dict[str, Entry
 
 def _spell(name: str, old: str, new: str) -> str:
     return new + name[len(old) :] if name.startswith(old) else name
+
+
+def _check_shapes(plan: Mapping[str, Entry], file: TensorFile, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for name, entry in plan.items():
+        parts = [shapes[ours] for ours in entry.ours]
+        needed = (sum(shape[0] for shape in parts), *parts[0][1:])
+        needed, found = needed[::-1] if entry.transpose else needed, file.tensors[name].shape
+        if found != needed:
+            raise LaminaError(
+                f"{file.path}: the tensor {name!r} has shape {list(found)}, and the architecture in its config "
+                f"needs {list(needed)}"
+            )
 
 
 def _leftovers(plan: Iterable[str], file: TensorFile, layout: Layout, arch: Architecture) -> dict[str, str]:
@@ -132,20 +149,13 @@ def _leftovers(plan: Iterable[str], file: TensorFile, layout: Layout, arch: Arch
     return found
 
 
-def _fill(
-    model: nn.Module, entry: Entry, file: TensorFile, name: str, dtype: torch.dtype, device: torch.device
-) -> None:
-    """One stored tensor into its parameter, or into several that share its memory, row after row."""
-    owners = [_owner(model, ours) for ours in entry.ours]
-    old = [owner._parameters[leaf] for owner, leaf in owners]
-    shapes = [tuple(p.shape) for p in old if p is not None]
-    rows = [shape[0] for shape in shapes]
-    whole = torch.empty((sum(rows), *shapes[0][1:]), dtype=dtype, device=device)
-    file.tensors[name].copy_to(whole.T if entry.transpose else whole)
-    for (owner, leaf), part, was in zip(owners, whole.split(rows), old, strict=True):
-        owner._parameters[leaf] = nn.Parameter(part, requires_grad=was is not None and was.requires_grad)
-
-
-def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, leaf = name.rpartition(".")
-    return model.get_submodule(path), leaf
+def _fill(parameters: dict[str, nn.Parameter], entry: Entry, stored: StoredTensor) -> None:
+    """One stored tensor straight into its parameter, or row after row into several."""
+    parts = [parameters[name].data for name in entry.ours]
+    whole = parts[0] if len(parts) == 1 else neighbours(parts)
+    if whole is None:
+        whole = torch.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=parts[0].dtype, device=parts[0].device)
+    stored.copy_to(whole.T if entry.transpose else whole)
+    if whole.data_ptr() != parts[0].data_ptr():
+        for part, rows in zip(parts, whole.split([len(part) for part in parts]), strict=True):
+            part.copy_(rows)

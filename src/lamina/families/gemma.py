@@ -21,8 +21,8 @@ def _sizes(c: Config, vocab: int, context: int) -> common.Sizes:
         "hidden_activation is what counts",
         "hidden_act" if key == "hidden_activation" else "hidden_activation",
     )
-    activation = {"activation_key": key, "activation": "gelu_pytorch_tanh"}
-    return common.sizes(c, head_dim=256, kv_heads=4, default_context=context, vocab=vocab, **activation)
+    usual = "gelu_pytorch_tanh"
+    return common.sizes(c, 1e-6, key, usual, head_dim=256, kv_heads=4, default_context=context, vocab=vocab)
 
 
 def _read(c: Config, family: str, s: common.Sizes, rotary: dict[str, Rotary], period: int, caps: tuple) -> Architecture:
@@ -52,7 +52,7 @@ def _read(c: Config, family: str, s: common.Sizes, rotary: dict[str, Rotary], pe
 def read_gemma2(c: Config) -> Architecture:
     s = _sizes(c, 256000, 8192)
     shared = s.rotary(c)
-    return _read(c, "gemma2", s, {kind: shared for kind in rope.LAYER_TYPES}, 2, (50.0, 30.0))
+    return _read(c, "gemma2", s, dict.fromkeys(rope.LAYER_TYPES, shared), 2, (50.0, 30.0))
 
 
 def read_gemma3(c: Config) -> Architecture:

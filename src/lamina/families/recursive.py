@@ -16,7 +16,6 @@ from lamina.arch import (
     Branch,
     DeepSupervision,
     Embedding,
-    Head,
     Recursion,
     RMSNorm,
     Rotary,
@@ -63,13 +62,12 @@ def read(c: Config, family: str) -> Architecture:
     )
     steps = DeepSupervision(max_steps=c.count("halt_max_steps"), exploration=c.float("halt_exploration_prob", 0.1))
     c.ignore("training and storage", "batch_size", "no_ACT_continue", "loss", "puzzle_emb_lr", "name", "forward_dtype")
-    vocab = c.count("vocab_size")
+    embedding = Embedding(vocab=c.count("vocab_size"), width=width, scale=math.sqrt(width), task=task)
     c.finish()
     return Architecture(
         family=family,
-        embedding=Embedding(vocab=vocab, width=width, scale=math.sqrt(width), task=task),
+        embedding=embedding,
         blocks=(block,) * (low + (high if two else 0)),
-        head=Head(),
         objective=steps,
         recursion=recursion,
         context=length,

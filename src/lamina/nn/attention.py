@@ -21,6 +21,8 @@ class Attention(Stateful):
     Shapes: x [B T D] -> [B T D]
     """
 
+    joined = ("q_proj", "k_proj", "v_proj")
+
     def __init__(self, value: AttentionValue, width: int, slot: int) -> None:
         super().__init__()
         self.value, self.slot = value, slot
@@ -50,9 +52,8 @@ class Attention(Stateful):
         return (normalise(x) if normalise and per_head else x).transpose(1, 2)
 
     def forward(self, x: Float[Tensor, "B T D"], step: Step) -> Float[Tensor, "B T D"]:
-        q = self._heads(self.q_proj(x), self.q_norm)
-        k = self._heads(self.k_proj(x), self.k_norm)
-        v = self._heads(self.v_proj(x), None)
+        q, k, v = self.project(x)
+        q, k, v = self._heads(q, self.q_norm), self._heads(k, self.k_norm), self._heads(v, None)
         if rotary := self.value.rotary:
             cos, sin = step.rotary(rotary)
             q, k = rotate(q, rotary, cos, sin), rotate(k, rotary, cos, sin)

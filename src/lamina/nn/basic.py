@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from lamina.arch.norm import LayerNorm as LayerNormValue
 from lamina.arch.norm import Norm as NormValue
 from lamina.arch.norm import RMSNorm as RMSNormValue
-from lamina.ops.linear import linear
+from lamina.ops.linear import linear, neighbours
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -32,6 +33,22 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
+
+
+class Part(nn.Module):
+    """A module whose projections named in `joined` read the same input: their weights are allocated side by side."""
+
+    joined: ClassVar[tuple[str, ...]] = ()
+
+    def project(self, x: Tensor) -> Sequence[Tensor]:
+        """Each projection of x: as one product where the weights are neighbours and no gradient is wanted."""
+        parts: list[Linear] = [getattr(self, name) for name in self.joined]
+        weights = [part.weight for part in parts]
+        whole = None if torch.is_grad_enabled() else neighbours(weights)
+        if whole is None:
+            return [part(x) for part in parts]
+        out = linear(x, whole).split([len(w) for w in weights], -1)
+        return [y if part.bias is None else y + part.bias for y, part in zip(out, parts, strict=True)]
 
 
 class RMSNorm(nn.Module):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from lamina.arch import Architecture
 from lamina.errors import LaminaError
-from lamina.nn.basic import LayerNorm, RMSNorm
+from lamina.nn.basic import LayerNorm, Part, RMSNorm
 from lamina.nn.decoder import Decoder, Model
 from lamina.nn.recursive import Recursive
 
@@ -41,14 +42,41 @@ def torch_device(device: str | torch.device) -> torch.device:
 
 def empty(arch: Architecture, dtype: str | torch.dtype | None = None, device: str | torch.device = "meta") -> Model:
     """The model with its parameters allocated and not filled (not even allocated on the meta device)."""
-    model = Recursive if arch.recursion else Decoder
+    kind = Recursive if arch.recursion else Decoder
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch_dtype(dtype))
     try:
-        with torch_device(device):
-            return model(arch).eval()
+        with torch.device("meta"):
+            model = kind(arch).eval()
     finally:
         torch.set_default_dtype(before)
+    device = torch_device(device)
+    if device.type != "meta":
+        _allocate(model, device)
+    return model
+
+
+def _allocate(model: nn.Module, device: torch.device) -> None:
+    """Gives every parameter its memory, those of joined projections side by side."""
+    for part in model.modules():
+        if isinstance(part, Part) and part.joined:
+            for leaf in ("weight", "bias"):
+                _place([(part.get_submodule(name), leaf) for name in part.joined], device)
+    for module in model.modules():
+        for leaf, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_meta:
+                _place([(module, leaf)], device)
+
+
+def _place(owners: list[tuple[nn.Module, str]], device: torch.device) -> None:
+    old = [module._parameters.get(leaf) for module, leaf in owners]
+    found = [p for p in old if p is not None]
+    if len(found) < len(old):
+        return  # such as biases that not all of them have
+    rows = [len(p) for p in found]
+    whole = torch.empty((sum(rows), *found[0].shape[1:]), dtype=found[0].dtype, device=device)
+    for (module, leaf), part, was in zip(owners, whole.split(rows), found, strict=True):
+        module._parameters[leaf] = nn.Parameter(part, requires_grad=was.requires_grad)
 
 
 def build(

@@ -9,7 +9,7 @@ from lamina.arch.feedforward import GLU as GLUValue
 from lamina.arch.feedforward import MLP as MLPValue
 from lamina.arch.mixers import SequenceGLU as SequenceGLUValue
 from lamina.errors import LaminaError
-from lamina.nn.basic import ACTIVATIONS, Linear
+from lamina.nn.basic import ACTIVATIONS, Linear, Part
 from lamina.nn.step import Step
 
 
@@ -29,11 +29,13 @@ class MLP(nn.Module):
         return self.down_proj(self.activation(self.up_proj(x)))
 
 
-class GLU(nn.Module):
+class GLU(Part):
     """down(act(gate(x)) * up(x)).
 
     Shapes: x [B T D] -> [B T D]
     """
+
+    joined = ("gate_proj", "up_proj")
 
     def __init__(self, value: GLUValue, width: int) -> None:
         super().__init__()
@@ -43,7 +45,8 @@ class GLU(nn.Module):
         self.activation = ACTIVATIONS[value.activation]
 
     def forward(self, x: Float[Tensor, "B T D"], step: Step | None = None) -> Float[Tensor, "B T D"]:
-        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.project(x)
+        return self.down_proj(self.activation(gate) * up)
 
 
 class SequenceGLU(nn.Module):

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lamina.errors import LaminaError
+from lamina.nn.basic import Part
 from lamina.nn.step import Step
 from lamina.ops.attention import Reach
 
@@ -23,7 +24,7 @@ class LayerState(Protocol):
     def select(self, rows: Tensor) -> None: ...
 
 
-class Stateful(nn.Module):
+class Stateful(Part):
     """A mixer that remembers: it makes its own state, which stands in slot `slot` of a decoder's."""
 
     slot: int

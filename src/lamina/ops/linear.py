@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -24,3 +26,20 @@ def linear(
             y = torch.bmm(parts, x.view(1, inputs, 1).expand(threads, inputs, 1)).view(*x.shape[:-1], outputs)
             return y if bias is None else y + bias
     return F.linear(x, weight, bias)
+
+
+def neighbours(parts: Sequence[Tensor]) -> Tensor | None:
+    """Tensors that lie one after the other in memory as one, along their first dimension; None if they do not.
+
+    Shapes: each [n ...], the rest alike -> [sum of n, ...], the same memory
+    """
+    first = parts[0]
+    end = first.data_ptr()
+    for part in parts:
+        alike = part.shape[1:] == first.shape[1:] and part.dtype == first.dtype and part.is_contiguous()
+        if not alike or part.data_ptr() != end or not end:
+            return None
+        end += part.nbytes
+    if first.untyped_storage().data_ptr() + first.untyped_storage().nbytes() < end:
+        return None  # next to each other by chance, in two allocations
+    return first.detach().as_strided((sum(len(part) for part in parts), *first.shape[1:]), first.stride())

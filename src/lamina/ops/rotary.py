@@ -20,7 +20,7 @@ from lamina.arch.position import (
 
 
 @functools.lru_cache(maxsize=256)
-def frequencies(rotary: Rotary, length: int = 0) -> Float[Tensor, K / 2]:
+def frequencies(rotary: Rotary, length: int = 0) -> Float[Tensor, " K/2"]:
     """Radians per token of each pair of dimensions, float32, for a sequence of `length` tokens in all.
 
     Source: arXiv 2104.09864, eq. 15, and the source of each scaling.

@@ -187,8 +187,9 @@ def common_keys(arch: Architecture, architecture: str, activation_key: str = "hi
 
 def rope_keys(arch: Architecture) -> dict[str, Any]:
     """`rope_parameters` of a decoder whose rotary layers all share them."""
-    found = (op for op in arch.ops() if isinstance(op, Attention) and op.rotary)
-    return {"rope_parameters": rope.written(op.rotary, op.head_dim) for op in found if op.rotary}
+    found = (rope.written(op.rotary, op.head_dim) for op in arch.ops() if isinstance(op, Attention) and op.rotary)
+    shared = next(found, None)
+    return {} if shared is None else {"rope_parameters": shared}
 
 
 def windows(arch: Architecture) -> tuple[int | None, list[str]]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lamina.arch import Architecture, Block, Branch, Causal
+from lamina.arch import Architecture, Block, Branch
 from lamina.arch.base import Node
 from lamina.arch.feedforward import FeedForward
 from lamina.arch.model import norm_parameters
 from lamina.report import words
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from lamina.report.text import aligned, beside, listed
 
 CONTEXTS = (4096, 32768, 131072)
 
@@ -154,91 +152,65 @@ def _fields(path: str, value: Any) -> Iterator[tuple[str, str]]:
 # -- for people
 
 
-def rendered(said: dict[str, Any]) -> Iterator[RenderableType]:
-    """A sheet as what rich prints."""
-    yield f"[bold]{said['name']}[/bold]  {words.count(said['parameters']['total'])} parameters, family {said['family']}"
-    yield ""
-    yield _structure(said)
-    yield ""
-    yield _costs(said)
+def rendered(said: dict[str, Any], width: int | None = None) -> list[str]:
+    """A sheet as lines, the title first; long ones are wrapped to `width`."""
+    title = f"{said['name']}: {words.count(said['parameters']['total'])} parameters, family {said['family']}"
+    lines = [title, "", *listed(_structure(said), width), "", *beside(_parameters(said), _costs(said))]
     if said["published"]:
-        yield ""
-        yield _published(said["published"])
+        lines += ["", "published", *listed(_published(said["published"]), width)]
+    return lines
 
 
-def _grid() -> Any:
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="cyan", no_wrap=True)
-    grid.add_column()
-    return grid
-
-
-def _structure(said: dict[str, Any]) -> RenderableType:
-    from rich.markup import escape
-
-    grid = _grid()
-    grid.add_row("context", f"{said['context']:,} tokens" if said["context"] else "not stated")
-    if said["objective"] != Causal().kind:
-        grid.add_row("objective", said["objective"].replace("_", " "))
-    grid.add_row("embedding", said["embedding"])
-    grid.add_row("blocks", f"{said['layers']} = {escape(said['pattern'])}")
+def _structure(said: dict[str, Any]) -> list[tuple[str, str]]:
+    several = len(said["blocks"]) > 1
+    pairs = [("context", f"{said['context']:,} tokens" if said["context"] else "not stated")]
+    if said["objective"] != "causal":
+        pairs.append(("objective", said["objective"].replace("_", " ")))
+    pairs.append(("embedding", said["embedding"]))
+    pairs.append(("blocks", f"{said['layers']} = {said['pattern']}" if several else str(said["layers"])))
     if said["recursion"]:
-        grid.add_row("recursion", escape(said["recursion"]))
+        pairs.append(("recursion", said["recursion"]))
     for block in said["blocks"]:
-        grid.add_row(f"{block['count']} x [", f"[dim]{block['label']}[/dim]" if len(said["blocks"]) > 1 else "")
-        for name, text in block["parts"].items():
-            grid.add_row(f"  {name.replace('_', '-')}", escape(text))
-        grid.add_row("]", "")
-    grid.add_row("final norm", said["norm"] or "none")
-    grid.add_row("head", said["head"])
-    return grid
+        pairs.append((f"{block['count']} x [", block["label"] if several else ""))
+        pairs += [(f"  {name.replace('_', '-')}", text) for name, text in block["parts"].items()]
+        pairs.append(("]", ""))
+    return [*pairs, ("final norm", said["norm"] or "none"), ("head", said["head"])]
 
 
-def _costs(said: dict[str, Any]) -> RenderableType:
-    from rich.columns import Columns
-    from rich.table import Table
-
-    parts = Table.grid(padding=(0, 2))
-    for justify in ("left", "right", "right"):
-        parts.add_column(justify=justify, no_wrap=True)
+def _parameters(said: dict[str, Any]) -> list[str]:
     counts = said["parameters"]
-    parts.add_row("[bold]parameters[/bold]", "", "")
+    rows = [("parameters", "", "")]
     for name, value in counts.items():
         if name not in ("total", "active") and (value or name == "head"):
             share = f"{100 * value / counts['total']:.1f} %" if value else "tied"
-            parts.add_row(name.replace("_", "-"), f"{value:,}", share)
-    parts.add_row("total", f"{counts['total']:,}", "")
+            rows.append((name.replace("_", "-"), f"{value:,}", share))
+    rows.append(("total", f"{counts['total']:,}", ""))
     if counts["active"] != counts["total"]:
-        parts.add_row("active", f"{counts['active']:,}", "")
+        rows.append(("active", f"{counts['active']:,}", ""))
+    return aligned(rows, (False, True, True))
 
-    costs = Table.grid(padding=(0, 2))
-    for justify in ("right", "right", "right"):
-        costs.add_column(justify=justify, no_wrap=True)
-    costs.add_row("[bold]context[/bold]", "[bold]cache, bfloat16[/bold]", "[bold]FLOPs/token[/bold]")
+
+def _costs(said: dict[str, Any]) -> list[str]:
+    rows = [("context", "cache, bfloat16", "FLOPs/token")]
     for context, nbytes in said["state"]["bytes"].items():
-        beyond = "*" if said["context"] and int(context) > said["context"] else ""
+        beyond = "*" if said["context"] and int(context) > said["context"] else " "
         flops = words.count(said["flops_per_token"][context])
-        costs.add_row(words.tokens(int(context)) + beyond, words.size(nbytes), flops)
-    per, beyond = said["state"]["bytes_per_token"], said["state"]["bytes_per_token_beyond"]
-    costs.add_row("a token", f"{per:,} B", "")
-    if beyond != per:
-        costs.add_row("beyond windows", f"{beyond:,} B", "")
-    if said["context"] and said["context"] < CONTEXTS[-1]:
-        costs.add_row("[dim]* not published[/dim]", "", "")
-    return Columns([parts, "    ", costs])
+        rows.append((words.tokens(int(context)) + beyond, words.size(nbytes) if nbytes else "none", flops))
+    per, further = said["state"]["bytes_per_token"], said["state"]["bytes_per_token_beyond"]
+    if per:
+        rows.append(("a token ", f"{per:,} B", ""))
+    if further != per:
+        rows.append(("past windows ", f"{further:,} B", ""))
+    lines = aligned(rows, (True, True, True))
+    starred = said["context"] and said["context"] < CONTEXTS[-1]
+    return [*lines, "* longer than the published context"] if starred else lines
 
 
-def _published(facts: dict[str, Any]) -> RenderableType:
-    from rich.markup import escape
-
-    grid = _grid()
-    grid.add_row("[bold]published[/bold]", "")
+def _published(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    pairs = []
     for key, value in facts.items():
         if isinstance(value, dict):
             value = ", ".join(str(v) for v in value.values() if v)
         if value is not None:
-            text = f"{value:,}" if isinstance(value, int) else str(value)
-            grid.add_row(key.replace("_", " "), escape(text))
-    return grid
+            pairs.append((f"  {key.replace('_', ' ')}", f"{value:,}" if isinstance(value, int) else str(value)))
+    return pairs

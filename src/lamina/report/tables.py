@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lamina.arch import Architecture
 from lamina.report import words
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from lamina.report.text import aligned
 
 Record = dict[str, Any]
 
@@ -51,6 +49,8 @@ def _number(key: str) -> Callable[[Record], str]:
 
 def _cache(record: Record) -> str:
     """The state in words, with a star where the context is longer than what is published."""
+    if not record["state_bytes"]:
+        return "none "
     beyond = record["context"] is not None and record["context"] < record["state_context"]
     return words.size(record["state_bytes"]) + ("*" if beyond else " " if record["context"] else "")
 
@@ -91,39 +91,22 @@ def records(columns: Sequence[Column], entries: Sequence[Entry]) -> list[Record]
     return [{column.key: column.value(entry) for column in columns} for entry in entries]
 
 
-def table(columns: Sequence[Column], rows: Sequence[Record], width: int | None = None) -> Table:
-    """The rows for people, in at most `width` characters where leaving out columns can do that.
+def table(columns: Sequence[Column], rows: Sequence[Record], width: int | None = None) -> list[str]:
+    """The rows for people: a heading and a line for each, in `width` characters if leaving out columns does it.
 
     The context that a cache is priced at stands in its heading.
     """
-    from rich.console import Console
-    from rich.measure import Measurement
-
-    console = Console(width=10_000)
     shown = [column for column in columns if column.title]
-    made = _table(shown, rows)
-    while width and len(shown) > 2 and Measurement.get(console, console.options, made).maximum > width:
+    cells = {column.key: [_title(column, rows), *(column.write(row) for row in rows)] for column in shown}
+    space = {key: max(map(len, column)) + 2 for key, column in cells.items()}
+    while width and len(shown) > 2 and sum(space[column.key] for column in shown) - 2 > width:
         shown.remove(min(shown, key=lambda column: column.weight))
-        made = _table(shown, rows)
-    return made
+    lines = list(zip(*(cells[column.key] for column in shown), strict=True))
+    return aligned(lines, [column.right for column in shown])
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Record]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    for column in columns:
-        title = column.title
-        if column is STATE and rows:
-            title += f" at {words.tokens(rows[0]['state_context'])}"
-        made.add_column(
-            title, justify="right" if column.right else "left", no_wrap=True, overflow="ellipsis",
-            style="bold" if column is NAME else "",
-        )  # fmt: skip
-    for row in rows:
-        made.add_row(*(column.write(row) for column in columns))
-    return made
+def _title(column: Column, rows: Sequence[Record]) -> str:
+    return f"{column.title} at {words.tokens(rows[0]['state_context'])} " if column is STATE else column.title
 
 
 def footnote(rows: Sequence[Record]) -> str:

@@ -33,15 +33,10 @@ GATED = {"silu": "SwiGLU", "gelu": "GeGLU", "gelu_tanh": "GeGLU (tanh)", "relu":
 
 def _scaled(value: float, units: Sequence[str]) -> str:
     """Three significant digits and a unit, each unit 1000 times the one before."""
-    size = float(value)
-    for unit in units[:-1]:
-        if float(f"{size:.3g}") < 1000:
-            break
-        size /= 1000
-    else:
-        unit = units[-1]
-    text = f"{size:.0f}" if size >= 999.5 or size == int(size) else f"{size:.3g}"
-    return f"{text} {unit}".rstrip()
+    left, power = float(f"{value:.3g}"), 0
+    while left >= 1000 and power < len(units) - 1:
+        left, power = left / 1000, power + 1
+    return f"{left:.3g} {units[power]}".rstrip() if left < 1000 else f"{left:,.0f} {units[power]}"
 
 
 def count(value: float) -> str:

@@ -1,0 +1,244 @@
+"""What an architecture costs: closed forms worked out by hand, published numbers, and FLOPs as PyTorch counts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import lamina
+from lamina import catalog
+from lamina.arch import Architecture, Attention
+from lamina.arch.edit import rewritten
+from lamina.arch.mixers import seen
+from lamina.errors import LaminaError
+from lamina.families import read_config
+from lamina.ops import attention
+from tests.families.table import BASE, LLAMA3, ROWS
+
+from .samples import DECODER, DIFFUSION, RECURSIVE
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+ENCODERS = {"llama-3.2-11b-vision", "mistral-small-3.1"}
+"""Entries whose published count is of text and images together; tests/arch/test_sizes.py compares the text."""
+
+
+# ------------------------------------------------------------------------------------------ parameters and state
+
+
+@pytest.mark.parametrize("name", [n for n in lamina.names() if catalog.source(n)["counted_parameters"]])
+def test_parameters_as_counted_elsewhere(name):
+    source, counted = catalog.source(name), lamina.architecture(name).parameters()
+    if name in ENCODERS:
+        assert source["counted_with"].endswith("ForConditionalGeneration")
+        assert 0.9 * source["counted_parameters"] < counted.total < source["counted_parameters"]
+    else:
+        assert counted.total == source["counted_parameters"]
+    assert counted.active == counted.total  # dense
+
+
+def test_parameters_by_hand():
+    """Embedding, then for each block: norms, q k v and output, feed-forward; then the last norm and the head."""
+    gpt2 = (50257 + 1024) * 768 + 12 * (4 * 768 + 3 * 768 * 769 + 768 * 769 + 3072 * 769 + 768 * 3073) + 2 * 768
+    assert lamina.architecture("gpt-2-124m").parameters() == (gpt2, gpt2, (50257 + 1024) * 768)
+    llama = 2 * 128256 * 4096 + 32 * (2 * 4096 + 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336) + 4096
+    assert lamina.architecture("llama-3-8b").parameters() == (llama, llama, 128256 * 4096)
+    qwen3 = 151936 * 1024 + 1024  # tied head; per block also a norm of each query and key head
+    qwen3 += 28 * (2 * 1024 + 1024 * (2048 + 1024 + 1024) + 2048 * 1024 + 2 * 128 + 3 * 1024 * 3072)
+    assert lamina.architecture("qwen3-0.6b").parameters().total == qwen3
+    gemma = 262144 * 640 + 640 + 18 * (4 * 640 + 640 * (4 * 256 + 2 * 256) + 1024 * 640 + 2 * 256 + 3 * 640 * 2048)
+    assert lamina.architecture("gemma-3-270m").parameters().total == gemma
+    olmo = 2 * 100352 * 4096 + 4096 + 32 * (4 * 4096 * 4096 + 2 * 4096 + 2 * 4096 + 3 * 4096 * 11008)
+    assert lamina.architecture("olmo-2-7b").parameters().total == olmo
+
+
+def test_parameters_of_the_samples_by_hand():
+    d, v, q = 11, 97, 42
+    blocks = 0
+    for i, kv in enumerate((42, 14, 7) * 2):
+        bias = q + 2 * kv if i % 2 == 0 else d
+        norms = 2 * 7 if i % 2 == 0 else q + kv  # LayerNorm without bias over the width
+        blocks += d * (q + 2 * kv) + q * d + bias + norms + d + d  # one RMSNorm before, one LayerNorm after
+        blocks += 3 * d * 17 + 2 * 17 + d + d
+    plain = d * (15 + 5 + 5) + 15 * d
+    blocks += 2 * plain + 2 * d * 23 + 23 + d + d
+    blocks += 2 * d * 42 + 2 * 13 * 14 + 2 * 7 + d + 1 + 2 * d * 3
+    embedding = (97 + 3) * d + 19 * d
+    assert DECODER.parameters() == (embedding + blocks + d + v, embedding + blocks + d + v, embedding)
+    recursive = 97 * 15 + 5 * 20 + 3 * 13 * 9 + (15 * (15 + 10) + 15 * 15) + 97 * 15 + 2 * 15 + 2
+    assert RECURSIVE.parameters().total == recursive
+
+
+@pytest.mark.parametrize("name", [n for n in lamina.names() if catalog.source(n)["state_bytes_per_token"]])
+def test_state_as_published(name):
+    """Published figures count every attention layer at full length, in bfloat16."""
+    arch = rewritten(lamina.architecture(name), Attention, lambda a: a.replace(window=None))
+    per_token = catalog.source(name)["state_bytes_per_token"]
+    for context in (1, 1000, 32768):
+        assert arch.state_bytes(context, dtype="bfloat16") == context * per_token
+        assert arch.state_bytes(context, 3, "float32") == 6 * context * per_token
+
+
+def test_state_by_hand():
+    gemma = lamina.architecture("gemma-3-27b")  # 62 layers, every sixth without the window of 1024
+    for context in (1023, 1024, 1025, 32768):
+        tokens = 10 * context + 52 * min(context, 1024)
+        assert gemma.state_bytes(context, dtype="bfloat16") == tokens * 2 * 16 * 128 * 2
+    vision = lamina.architecture("llama-3.2-11b-vision")  # 32 layers of text, 8 that read the image
+    for memory in (0, 6404):
+        assert vision.state_bytes(100, 2, "float16", memory) == 2 * (32 * 100 + 8 * memory) * 2 * 8 * 128 * 2
+    assert lamina.architecture("llada-8b").state_bytes(4096) == 0
+    assert RECURSIVE.state_bytes(11, 3, "float32") == 3 * 2 * (11 + 2) * 15 * 4
+    history = 8 * 50  # a scaling that looks at the length keeps the tokens themselves
+    full, windowed = (6 + 1 + 2) * 7, (2 + 6 + 1) * 7  # key heads of blocks 0, 2, 4 and of 1, 3, 5
+    plain = 2 * 5
+    assert DECODER.state_bytes(50, dtype="float16") == 4 * (50 * (full + plain) + 5 * windowed) + history
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda a: a.state_bytes(-1), r"context \(-1\).* must not be negative"),
+        (lambda a: a.state_bytes(3, batch=-2), r"batch \(-2\).* must not be negative"),
+        (lambda a: a.state_bytes(3, dtype="float31"), "float31.* not known; known: float64"),
+        (lambda a: a.flops(-1), r"tokens \(-1\).* must not be negative"),
+        (lambda a: a.flops(1, -1), r"context \(-1\).* must not be negative"),
+    ],
+)
+def test_impossible_sizes(call, said):
+    with pytest.raises(LaminaError, match=said):
+        call(DECODER)
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 5, 6, 7, 30])
+def test_pairs_of_query_and_key(window):
+    for tokens in range(9):
+        for context in range(9):
+            positions = range(context, context + tokens)
+            expected = sum(1 for p in positions for k in range(p + 1) if window is None or p - k < window)
+            assert seen(tokens, context, window) == expected
+
+
+# ------------------------------------------------------------------------------------------------------- FLOPs
+
+
+class Counted:
+    """FLOPs as PyTorch counts the operations that run, less those on pairs of query and key that a mask hides.
+
+    The math path of attention is chosen, whose two matrix products PyTorch counts for all T * S pairs. How many of
+    the pairs handed to it are masked is counted here from the masks themselves, so that the formula of the
+    architecture is not used on both sides. Nothing else is left out: what is no matrix product (norms,
+    activations, softmax, rotation) is counted neither by PyTorch nor by the formula.
+    """
+
+    def __init__(self, monkeypatch) -> None:
+        self.hidden = 0
+        for name in ("_sdpa", "_capped"):
+            monkeypatch.setattr(attention, name, self.watched(getattr(attention, name)))
+
+    def watched(self, function):
+        def call(q, k, v, mask, *rest):
+            pairs, causal = q.shape[2] * k.shape[2], rest[0] is True
+            if causal:
+                assert mask is None
+                visible = sum(min(i + 1, k.shape[2]) for i in range(q.shape[2])) * q.shape[0]
+            else:
+                visible = pairs * q.shape[0] if mask is None else int(mask.expand(*_full(mask, q, k)).sum())
+            self.hidden += 2 * q.shape[1] * (q.shape[3] + v.shape[3]) * (pairs * q.shape[0] - visible)
+            return function(q, k, v, mask, *rest)
+
+        return call
+
+    def __call__(self, run) -> int:
+        self.hidden = 0
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops() - self.hidden
+
+
+def _full(mask, q, k):
+    return q.shape[0], 1, q.shape[2], k.shape[2]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    return Counted(monkeypatch)
+
+
+def value_of(row: Any) -> Architecture:
+    config = getattr(transformers, row.config_class)(**row.config)
+    return read_config(config.to_dict())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_flops_of_a_decoder(row, counted, monkeypatch):
+    """Exactly: a prompt, a chunk after a context, single tokens, past the window and with queries in blocks."""
+    arch = value_of(row)
+    model = lamina.build(arch)
+    monkeypatch.setattr(attention, "QUERIES", 8)
+    assert counted(lambda: model(torch.ones(1, 19, dtype=torch.long))) == arch.flops(19)
+    state, held, hid = model.init_state(1, 64), 0, 0
+    for tokens in (13, 1, 1, 5, 1, 17, 1):
+        got = counted(lambda n=tokens: model(torch.ones(1, n, dtype=torch.long), state))
+        assert got == arch.flops(tokens, held) > 0
+        held, hid = held + tokens, hid + counted.hidden
+    assert hid > 0  # the correction was used
+    assert counted(lambda: model(torch.ones(3, 7, dtype=torch.long))) == 3 * arch.flops(7)
+
+
+def test_flops_with_a_memory(counted):
+    """Llama 3.2 Vision's decoder: the keys and values of the memory are counted with the first tokens."""
+    keys = {"cross_attention_layers": [1, 3], "num_hidden_layers": 5, "model_type": "mllama_text_model"}
+    arch = read_config(BASE | keys)
+    model, memory = lamina.build(arch), torch.randn(1, 21, 48)
+    calls = []
+
+    def cross(q, k, v, mask, causal, scale):
+        calls.append(q.shape)
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+    from lamina.nn import cross_attention
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_attention, "_sdpa", cross)
+        state = model.init_state(1, 40)
+        got = counted(lambda: model(torch.ones(1, 13, dtype=torch.long), state, memory=memory))
+        assert got == arch.flops(13, 0, 21)
+        for held in (13, 14):
+            got = counted(lambda: model(torch.ones(1, 1, dtype=torch.long), state))
+            assert got == arch.flops(1, held, 21)
+    assert len(calls) == 6
+
+
+def test_flops_that_look_both_ways(counted):
+    """No token is spared: each sees all, and nothing of an earlier pass is kept."""
+    model = lamina.build(DIFFUSION)
+    for tokens in (1, 7, 20):
+        got = counted(lambda n=tokens: model(torch.ones(1, n, dtype=torch.long)))
+        assert got == DIFFUSION.flops(tokens) == DIFFUSION.flops(tokens - 1, 1) > 0
+        assert counted.hidden == 0
+
+
+@pytest.mark.parametrize("name", ["trm-attention", "trm-mlp", "hrm"])
+def test_flops_of_an_outer_step(name, counted):
+    arch = lamina.architecture(GOLDEN / name)
+    model = lamina.build(arch)
+    x = torch.ones(1, arch.context, dtype=torch.long)
+    got = counted(lambda: model(x, puzzle=torch.tensor([0])))
+    assert got == arch.flops(arch.context)
+
+
+def test_flops_by_hand():
+    """Llama 3 8B, one token after 4096: twice each weight of a matrix, and 4 H K for each of 4097 keys."""
+    arch = lamina.architecture("llama-3-8b")
+    matrices = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336) + 128256 * 4096
+    assert arch.flops(1, 4096) == 2 * matrices + 32 * 4 * 4096 * 4097
+    assert arch.flops(0, 4096) == 0
+    scaled = read_config(BASE | {"model_type": "llama", "rope_parameters": LLAMA3})
+    assert scaled.flops(3, 7) == sum(scaled.flops(1, 7 + i) for i in range(3))
