@@ -6,12 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import ENVIRONMENT, process
+from tests.cli.tiny import ENVIRONMENT, process
 
 
 def _refused(result, *, says: str) -> None:
@@ -62,13 +61,13 @@ def test_what_cannot_be_a_config_is_one_sentence(run, tmp_path: Path) -> None:
 
 
 def test_bad_input_for_a_model_is_one_sentence(run, chat_model: Path, base_model: Path, tmp_path: Path) -> None:
-    _refused(run("run", chat_model, "a " * 600), says="context")
+    _refused(run("run", chat_model, "a " * 20_000), says="context")
     _refused(run("run", base_model, "hi", "--chat"), says="no chat template")
     _refused(run("run", base_model, "hi", "--system", "be brief"), says="chat template")
     _refused(run("run", chat_model, "hi", "--dtype", "int3"), says="int3")
     _refused(run("run", chat_model, "hi", "--device", "abacus"), says="abacus")
     _refused(run("chat", base_model, "--system", "be brief", input=""), says="chat template")
-    _refused(run("chat", chat_model, "--context", 513, input=""), says="513")
+    _refused(run("chat", chat_model, "--context", 30_001, input=""), says="30,001")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note").write_text("mine")
     _refused(run("convert", chat_model, tmp_path / "full"), says="not an empty directory")
@@ -113,8 +112,7 @@ def test_a_full_disk_is_one_sentence() -> None:
 
 def test_an_interruption_is_quiet(base_model: Path) -> None:
     """Interrupted while it writes: what was written stays, and the exit code says so."""
-    command = [sys.executable, "-m", "lamina", "run", str(base_model), "the", "--max-new-tokens", "500"]
-    # random weights may end early: no token ends this one's text
+    command = [sys.executable, "-m", "lamina", "run", str(base_model), "the", "--max-new-tokens", "20000"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     try:
         assert child.stdout is not None
@@ -125,6 +123,5 @@ def test_an_interruption_is_quiet(base_model: Path) -> None:
         child.kill()
     assert first
     assert rest.endswith("\n")
-    assert child.returncode in (130, 0)  # 0: it had just ended
+    assert child.returncode == 130
     assert "Traceback" not in errors
-    time.sleep(0)

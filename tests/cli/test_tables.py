@@ -16,7 +16,14 @@ from lamina.report.sheet import sheet
 
 @pytest.mark.parametrize(
     "arguments",
-    [["list"], ["list", "--json"], ["show", "gemma-3-27b"], ["compare", "qwen3-4b", "phi-4"], ["--help"], ["run", "-h"]],
+    [
+        ["list"],
+        ["list", "--json"],
+        ["show", "gemma-3-27b"],
+        ["compare", "qwen3-4b", "phi-4"],
+        ["--help"],
+        ["run", "-h"],
+    ],
 )
 def test_what_prices_architectures_brings_no_torch(arguments: list[str]) -> None:
     code = (
@@ -113,7 +120,7 @@ def test_show_reads_a_directory_and_a_config(run, chat_model) -> None:
         said = json.loads(run("show", source, "--json").stdout)
         assert said["name"] == "chatty"
         assert said["published"] is None
-        assert said["parameters"]["head"] == 0
+        assert said["parameters"]["head"] == said["parameters"]["embedding"] == 300 * 24
 
 
 def test_compare_prices_at_the_context_that_is_asked_for(run, chat_model) -> None:

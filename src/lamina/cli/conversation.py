@@ -58,7 +58,7 @@ class Conversation:
 
         Raises: LaminaError, with the conversation as it was before, if it does not fit or cannot be rendered
         """
-        self.stopped = False
+        self.stopped, self.finish = False, ""
         ids = self._ids(text)
         if len(ids) >= self.capacity:
             turns = "the conversation" if self.messages else "the text"

@@ -28,9 +28,12 @@ def convert(
 ) -> None:
     """Write a checkpoint as config.json, safetensors and tokenizer, as transformers loads them."""
     import lamina
+    from lamina.families import family_named
 
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise LaminaError(f"{directory}: exists and is not an empty directory; name a new one")
+    if layout is not None:
+        family_named(layout)
     model = load(source, dtype)
     with working(f"writing {directory}"):
         written = lamina.save(model, directory, layout=layout)
