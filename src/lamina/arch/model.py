@@ -243,6 +243,9 @@ class Architecture(Node):
     def _consistent(self) -> Architecture:
         if self.recursion and max(self.recursion.low.stop, self.recursion.high.stop) > len(self.blocks):
             raise ValueError(f"recursion names blocks beyond the {len(self.blocks)} there are")
+        rows = self.embedding.vocab + self.embedding.placeholders
+        if isinstance(self.objective, MaskedDiffusion) and self.objective.mask_token >= rows:
+            raise ValueError(f"mask_token ({self.objective.mask_token}) must be one of the {rows} tokens")
         return self
 
     def __eq__(self, other: object) -> bool:

@@ -18,8 +18,8 @@ from lamina.checkpoint.safetensors import save_sharded
 from lamina.checkpoint.staging import staged_directory
 from lamina.errors import LaminaError
 from lamina.families import family_named, read_config
-from lamina.nn import basic
-from lamina.nn.attention import Attention as AttentionModule
+from lamina.nn.basic import RMSNorm as RMSNormModule
+from lamina.nn.build import empty
 from lamina.nn.decoder import Model
 from lamina.published.rules import entries
 
@@ -98,27 +98,22 @@ def _cannot(family: str, why: str) -> str:
 def _changes(model: Model, published: Architecture) -> dict[str, Change]:
     """What must be done to parameters whose rotary layout or norm offset the published layout has otherwise."""
     changes: dict[str, Change] = {}
-    norms = [(name, m) for name, m in model.named_modules() if isinstance(m, basic.RMSNorm) and m.weight is not None]
-    offsets = _offsets(published)
-    for name, module in norms:
-        if (shift := module.offset - offsets) != 0:
-            changes[f"{name}.weight"] = lambda w, shift=shift: w + shift
-    theirs = [op for op in published.ops() if isinstance(op, Attention)]
-    ours = [(name, m) for name, m in model.named_modules() if isinstance(m, AttentionModule)]
-    for (name, module), value in zip(ours, theirs, strict=False):
-        mine = module.value.rotary
-        if mine is None or value.rotary is None or mine.layout == value.rotary.layout:
+    theirs = dict(empty(published).named_modules())
+    for name, ours in model.named_modules():
+        other = theirs[name]
+        if isinstance(ours, RMSNormModule) and isinstance(other, RMSNormModule) and ours.offset != other.offset:
+            changes[f"{name}.weight"] = lambda w, shift=ours.offset - other.offset: w + shift
+    for name, ours in model.named_modules():
+        mine, other = getattr(ours, "value", None), getattr(theirs[name], "value", None)
+        if not isinstance(mine, Attention) or not isinstance(other, Attention):
             continue
+        if mine.rotary is None or other.rotary is None or mine.rotary.layout == other.rotary.layout:
+            continue
+        turn = _turned(mine.head_dim, mine.rotary)
         for leaf in ("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias", "q_norm.weight", "k_norm.weight"):
             before = changes.get(f"{name}.{leaf}", lambda w: w)
-            turn = _turned(module.value.head_dim, mine)
             changes[f"{name}.{leaf}"] = lambda w, turn=turn, before=before: turn(before(w))
     return changes
-
-
-def _offsets(published: Architecture) -> float:
-    """The norm offset of a layout, which is one for the whole model."""
-    return published.norm.offset if isinstance(published.norm, RMSNorm) else 0.0
 
 
 def _turned(head_dim: int, rotary: Rotary) -> Change:

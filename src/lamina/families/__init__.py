@@ -1,4 +1,4 @@
-"""Families: published layouts, read and written. A module here that holds a FAMILY is registered by existing."""
+"""Families: published layouts, read and written. A module here with FAMILIES is registered by existing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 from lamina.arch import Architecture
 from lamina.errors import LaminaError, closest
 from lamina.published.common import Family
-from lamina.published.config import Config
+from lamina.published.config import Config, shown
+
+_LONGEST = 600  # characters of a message about a value that may be of any size
 
 
 @functools.cache
@@ -49,12 +51,15 @@ def read(config: Config, name: str = "") -> Architecture:
     signed = (f.name for f in families().values() if f.signature and f.signature in config.data)
     kind = config.str("model_type", next(signed, None)) or config.str("model_type")
     if kind not in families():
-        raise LaminaError(f"{config.where}: model_type {kind!r} is not known; {closest(kind, families())}")
+        raise LaminaError(f"{config.where}: model_type {shown(kind)} is not known; {closest(kind, families())}")
     try:
         arch = families()[kind].read(config)
     except LaminaError as error:
         message = str(error)
+        message = message if len(message) <= _LONGEST else message[: _LONGEST - 3] + "..."
         raise LaminaError(message if message.startswith(config.where) else f"{config.where}: {message}") from None
+    except RecursionError:
+        raise LaminaError(f"{config.where}: nested too deeply to be a config") from None
     except (OverflowError, ZeroDivisionError, ValueError, TypeError) as error:
         raise LaminaError(f"{config.where}: the values contradict each other ({error})") from None
     return arch.replace(name=name)

@@ -51,7 +51,7 @@ def _read(c: Config, family: str, s: Sizes, **attention: Any) -> Architecture:
 
 
 def read_qwen2(c: Config) -> Architecture:
-    c.only("attention_bias", (True, False))  # written by some tools; the reference has the biases whatever it says
+    c.ignore("q, k and v have biases whatever it says, as in the reference", "attention_bias")
     return _read(c, "qwen2", sizes(c, kv_heads=32, default_context=32768), bias=True)
 
 

@@ -12,7 +12,7 @@ from lamina.arch.mixers import CrossAttention as CrossAttentionValue
 from lamina.nn.basic import Linear, norm
 from lamina.nn.state import MemoryKV, Stateful
 from lamina.nn.step import Step
-from lamina.ops.attention import _sdpa
+from lamina.ops.attention import dense
 
 
 class CrossAttention(Stateful):
@@ -55,5 +55,5 @@ class CrossAttention(Stateful):
         if step.memory_mask is not None:
             seen = step.memory_mask.bool()
             mask = torch.where(seen.any(-1, keepdim=True), seen, True)[:, None]
-        out = _sdpa(q, k, v, mask, False, self.value.head_dim**-0.5)
+        out = dense(q, k, v, mask, False, self.value.head_dim**-0.5)
         return self.o_proj(out.transpose(1, 2).flatten(2))

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lamina.arch import Architecture
-from lamina.arch.mixers import Attention
+from lamina.arch.mixers import Attention, CrossAttention
 from lamina.arch.model import Embedding as EmbeddingValue
 from lamina.arch.model import Head as HeadValue
 from lamina.errors import LaminaError
@@ -142,10 +142,8 @@ class Model(nn.Module):
         if not ids.numel():
             raise LaminaError(f"{name} is empty ({list(ids.shape)}); at least one token is needed")
         rows = len(self.embedding.table)
-        if ids.device.type == "cpu":
-            low, high = int(ids.min()), int(ids.max())
-            if low < 0 or high >= rows:
-                raise LaminaError(f"token id {low if low < 0 else high} is outside the vocabulary, 0 to {rows - 1}")
+        if not ids.is_meta and not (0 <= (low := int(ids.min())) and (high := int(ids.max())) < rows):
+            raise LaminaError(f"token id {low if low < 0 else high} is outside the vocabulary, 0 to {rows - 1}")
 
 
 class Decoder(Model):
@@ -163,8 +161,9 @@ class Decoder(Model):
         capacity = self.arch.context if capacity is None else capacity
         if self.arch.bidirectional:
             raise LaminaError(f"{self.arch.objective.kind} reads the whole sequence at each step and keeps no state")
-        if batch < 1 or not capacity or capacity < 1:
-            raise LaminaError(f"batch ({batch}) and capacity ({capacity}) must be at least 1")
+        if any(type(n) is not int or n < 1 for n in (batch, capacity)):
+            raise LaminaError(f"batch ({batch}) and capacity ({capacity}) must be whole numbers of at least 1")
+        assert capacity
         like: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
         layers = [m.state(batch, capacity, **like) for m in self.modules() if isinstance(m, Stateful)]
         ids = torch.zeros(batch, capacity, dtype=torch.int64, device=self.device)
@@ -192,12 +191,17 @@ class Decoder(Model):
         """
         self.check_ids(ids)
         counts = _lengths(ids, lengths)
+        self._check_memory(memory, memory_mask, state, ids)
         if state is not None:
             if state.batch != len(ids):
                 raise LaminaError(f"the state holds {state.batch} rows and ids {len(ids)}; they must agree")
             state.check_room(counts)
             if state.history is not None:
                 if self._stale(state, counts):
+                    if state.has_memory or memory is not None:
+                        raise LaminaError(
+                            "a state with a memory cannot grow past where rotary angles change; start anew"
+                        )
                     return self._again(ids, state, counts, last)
                 _remember(state, ids, counts)
         step = self._step(ids, state, counts, memory, memory_mask)
@@ -235,6 +239,18 @@ class Decoder(Model):
         step.has_memory = memory is not None or (state is not None and state.has_memory)
         return step
 
+    def _check_memory(self, memory: Tensor | None, mask: Tensor | None, state: State | None, ids: Tensor) -> None:
+        """Raises: LaminaError for a memory that nothing reads, or whose shape or mask does not fit."""
+        if memory is None and mask is None:
+            return
+        widths = {op.memory_width for op in self.arch.ops() if isinstance(op, CrossAttention)}
+        if not widths:
+            raise LaminaError("this model has no cross-attention, so there is nothing to read a memory")
+        if memory is not None and (memory.ndim != 3 or len(memory) != len(ids) or memory.shape[2] not in widths):
+            raise LaminaError(f"memory must be [{len(ids)}, places, {min(widths)}], not {list(memory.shape)}")
+        if mask is not None and (mask.ndim != 3 or mask.shape[:2] != ids.shape):
+            raise LaminaError(f"memory_mask must be [{len(ids)}, {ids.shape[1]}, places], not {list(mask.shape)}")
+
     # -- rotary scalings that look at the length of the whole sequence
 
     def _stale(self, state: State, counts: list[int]) -> bool:
@@ -265,10 +281,12 @@ class Decoder(Model):
 def _lengths(ids: Tensor, lengths: Any) -> list[int]:
     if lengths is None:
         return [ids.shape[1]] * len(ids)
-    counts = torch.as_tensor(lengths).tolist()
-    if len(counts) != len(ids) or any(not 1 <= n <= ids.shape[1] for n in counts):
-        raise LaminaError(f"lengths {counts} must hold, for each of {len(ids)} rows, 1 to {ids.shape[1]} tokens")
-    return counts
+    counts = lengths.tolist() if isinstance(lengths, Tensor) else lengths
+    if not isinstance(counts, list | tuple) or len(counts) != len(ids) or any(type(n) is not int for n in counts):
+        raise LaminaError(f"lengths must be {len(ids)} whole numbers, one for each row, not {counts!r:.60}")
+    if any(not 0 <= n <= ids.shape[1] for n in counts):
+        raise LaminaError(f"lengths {counts} must lie within the {ids.shape[1]} tokens of a row, from 0")
+    return list(counts)
 
 
 def _remember(state: State, ids: Tensor, counts: list[int]) -> None:

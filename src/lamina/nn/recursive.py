@@ -14,7 +14,7 @@ from lamina.arch.model import DeepSupervision, Recursion, Span
 from lamina.errors import LaminaError
 from lamina.nn.basic import Linear
 from lamina.nn.decoder import Model
-from lamina.nn.state import Fresh
+from lamina.nn.state import Fresh, row_indices
 from lamina.nn.step import Step
 
 
@@ -50,12 +50,15 @@ class Carry:
         )  # replaced at a step, never written
 
     def restore(self, saved: Any) -> None:
-        steps, self.high, self.low, self.halt, self.go_on = saved
+        steps, *latents = saved
+        if len(steps) != self.batch:
+            raise LaminaError(f"the snapshot holds {len(steps)} rows and the state {self.batch}; they must agree")
         self.steps = list(steps)
+        self.high, self.low, self.halt, self.go_on = latents
 
     def select(self, rows: Sequence[int] | Tensor) -> None:
         """Keep these rows, in this order."""
-        rows = torch.as_tensor(rows, dtype=torch.int64)
+        rows = row_indices(rows, self.batch)
         self.steps = [self.steps[row] for row in rows.tolist()]
         for name in ("high", "low", "halt", "go_on"):
             if (part := getattr(self, name)) is not None:
@@ -80,8 +83,8 @@ class Recursive(Model):
 
     def init_state(self, batch: int = 1, capacity: int | None = None) -> Carry:
         """A fresh carry for `batch` rows; its latents take the length of the first input."""
-        if batch < 1:
-            raise LaminaError(f"batch ({batch}) must be at least 1")
+        if type(batch) is not int or batch < 1:
+            raise LaminaError(f"batch ({batch}) must be a whole number of at least 1")
         return Carry(batch)
 
     @property

@@ -185,6 +185,17 @@ class MemoryKV:
         self.v = None if self.v is None else self.v[rows]
 
 
+def row_indices(rows: Sequence[int] | Tensor, batch: int) -> Tensor:
+    """Row numbers as an int64 tensor.
+
+    Raises: LaminaError for one that is not among the `batch` rows
+    """
+    found = torch.as_tensor(rows)
+    if found.ndim != 1 or found.is_floating_point() or any(not 0 <= row < batch for row in found.tolist()):
+        raise LaminaError(f"rows {found.tolist()} are not all among the state's 0 to {batch - 1}")
+    return found.to(torch.int64)
+
+
 class State:
     """All that a decoder remembers of B sequences: how long each is, and the states of its mixers.
 

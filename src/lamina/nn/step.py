@@ -91,10 +91,6 @@ class Step:
             self._reaches[key] = make()
         return self._reaches[key]
 
-    @cached_property
-    def fresh_reaches(self) -> dict[int | None, Reach]:
-        return {}
-
     def fresh_reach(self, window: int | None) -> Reach:
         """The reach of new tokens among themselves, with nothing before them."""
         if self.bidirectional:

@@ -64,14 +64,14 @@ def attend(
         out = F.scaled_dot_product_attention(q.unflatten(1, (-1, groups)).squeeze(3), k, v, scale=scale)
         return out.flatten(1, 2).unsqueeze(2)
     if softcap is None and (reach.everything or reach.square):
-        return _sdpa(q, k, v, None, reach.square, scale)
+        return dense(q, k, v, None, reach.square, scale)
     pieces = []
     for start in range(0, tokens, QUERIES):
         rows = slice(start, min(start + QUERIES, tokens))
         columns = _columns(reach, rows, tokens, k.shape[2])
         mask = reach.mask(rows, columns) if reach.queries is not None else None
         part = q[:, :, rows], k[:, :, columns], v[:, :, columns], mask
-        pieces.append(_sdpa(*part, False, scale) if softcap is None else _capped(*part, scale, softcap))
+        pieces.append(dense(*part, False, scale) if softcap is None else _capped(*part, scale, softcap))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
 
 
@@ -83,7 +83,8 @@ def _columns(reach: Reach, rows: slice, tokens: int, keys: int) -> slice:
     return slice(max(0, earlier + rows.start - reach.window + 1), earlier + rows.stop)
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float) -> Tensor:
+def dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float) -> Tensor:
+    """Attention where `mask` [R 1 T S] is True (everywhere if None), or up to the diagonal if `causal`."""
     grouped = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
 

@@ -63,6 +63,15 @@ _NAMES = {
 _REQUIRED: Any = object()
 
 
+def shown(value: Any) -> str:
+    """A value from a file, cut so that it fits in a sentence."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; a number of too many digits
+        return f"a very large {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 class Config:
     """A config.json, read key by key; `finish` raises on what nobody read.
 
@@ -87,14 +96,12 @@ class Config:
             if default is _REQUIRED:
                 raise LaminaError(f"{self.where}: the key {key!r} is missing; {_NAMES[kind]} is needed")
             return default
-        wrong = isinstance(value, bool) and kind is not bool
-        if kind is float and isinstance(value, int) and not wrong:
-            value = float(value)
-        if wrong or not isinstance(value, kind):
-            raise LaminaError(f"{self.where}: {key!r} is {value!r:.60}; {_NAMES[kind]} is expected")
+        accepted = (int, float) if kind is float else kind
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+            raise LaminaError(f"{self.where}: {key!r} is {shown(value)}; {_NAMES[kind]} is expected")
         if kind in (int, float) and not -1e18 < value < 1e18:
-            raise LaminaError(f"{self.where}: {key!r} is {value}; that is out of range")
-        return value
+            raise LaminaError(f"{self.where}: {key!r} is {shown(value)}; that is out of range")
+        return float(value) if kind is float else value
 
     def int(self, key: str, default: int | None = _REQUIRED) -> int:
         return self._take(key, int, default)
@@ -124,7 +131,7 @@ class Config:
     def choice(self, key: str, known: Iterable[str], default: str | None = _REQUIRED) -> str:
         value = self.str(key, default)
         if value is not None and value not in known:
-            raise LaminaError(f"{self.where}: {key!r} is {value!r}; known: {', '.join(map(repr, known))}")
+            raise LaminaError(f"{self.where}: {key!r} is {shown(value)}; known: {', '.join(map(repr, known))}")
         return value
 
     def only(self, key: str, accepted: Any) -> None:
@@ -132,10 +139,15 @@ class Config:
         self._read.add(key)
         values = accepted if isinstance(accepted, tuple) else (accepted,)
         if (value := self.data.get(key)) is not None and value not in values:
-            raise LaminaError(f"{self.where}: {key!r} is {value!r:.60}; only {' or '.join(map(repr, values))} is known")
+            raise LaminaError(
+                f"{self.where}: {key!r} is {shown(value)}; only {' or '.join(map(repr, values))} is known"
+            )
 
     def sub(self, key: str) -> Config:
-        return Config(self.dict(key), f"{self.where}: {key}")
+        """The object under `key`; what is ignored in it is listed with what is ignored here."""
+        inner = Config(dict(self.dict(key)), f"{self.where}: {key}")
+        inner.ignored = self.ignored
+        return inner
 
     def ignore(self, reason: str, *keys: str) -> None:
         for key in keys:
@@ -150,7 +162,9 @@ class Config:
             raise LaminaError(f"{self.where}: layer_types has {len(types)} entries for {layers} layers")
         for i, kind in enumerate(types[:layers]):
             if kind not in known:
-                raise LaminaError(f"{self.where}: layer_types[{i}] is {kind!r}; known: {', '.join(map(repr, known))}")
+                raise LaminaError(
+                    f"{self.where}: layer_types[{i}] is {shown(kind)}; known: {', '.join(map(repr, known))}"
+                )
         return types[:layers]
 
     def finish(self) -> None:
@@ -163,6 +177,6 @@ class Config:
                 self.ignored[key] = "the usual value"
             elif key not in self._read and self.data[key] is not None:
                 raise LaminaError(
-                    f"{self.where}: the key {key!r} ({self.data[key]!r:.60}) is not understood for this model_type; "
+                    f"{self.where}: the key {shown(key)} ({shown(self.data[key])}) is not understood for this model_type; "
                     "remove it if it does not change the architecture"
                 )

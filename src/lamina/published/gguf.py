@@ -39,6 +39,13 @@ DIALECTS = {
 }
 
 
+_SAID_ELSEWHERE = (
+    *("attention.value_length", "rope.dimension_count", "vocab_size", "expert_count", "expert_used_count"),
+    *("rope.scaling.finetuned", "rope.scaling.attn_factor", "tensor_data_layout"),
+)
+"""Keys that repeat what tensors or other keys say, or concern other architectures."""
+
+
 @dataclass(frozen=True)
 class Said:
     """What a GGUF file says: its architecture, the layout of its tensors, and what was passed over and why."""
@@ -70,7 +77,7 @@ def read_gguf(file: TensorFile) -> Said:
             short=divisors, long=divisors, original_context=arch.context or 1, attention_factor=1.0
         )
         arch = rewritten(arch, Rotary, lambda r: r.replace(scaling=scaling))
-    ignored = {key: "provenance or tokenizer" for key in file.metadata if key not in keys.read}
+    ignored = keys.finish()
     return Said(arch, Layout(_rules(dialect), (), {r"rope_freqs\.weight": "read as the rotary scaling"}), ignored)
 
 
@@ -91,6 +98,22 @@ class _Keys:
             raise LaminaError(f"{self.file.path}: the key '{self.kind}.{key}' is missing")
         return value
 
+    def finish(self) -> dict[str, str]:
+        """What was passed over, with the reason.
+
+        Raises: LaminaError for a key of the architecture's own that nothing read.
+        """
+        ignored = {}
+        for key in self.file.metadata:
+            if key.startswith(f"{self.kind}.") and key not in self.read:
+                value = f"{self.file.metadata[key]!r:.60}"
+                raise LaminaError(
+                    f"{self.file.path}: the key {key!r} ({value}) is not understood for this architecture"
+                )
+            if key not in self.read:
+                ignored[key] = "tokenizer" if key.startswith("tokenizer.") else "provenance"
+        return ignored
+
 
 def _config(keys: _Keys, dialect: Dialect) -> dict[str, Any]:
     """The same facts as a config.json says them."""
@@ -108,10 +131,10 @@ def _config(keys: _Keys, dialect: Dialect) -> dict[str, Any]:
         "intermediate_size": keys.need("feed_forward_length"),
         "max_position_embeddings": keys.need("context_length"),
         "rms_norm_eps": keys.need("attention.layer_norm_rms_epsilon"),
-        "rope_theta": keys.get("rope.freq_base", 10000.0),
+        "rope_theta": keys.get("rope.freq_base"),
         "tie_word_embeddings": "output.weight" not in keys.file.tensors,
     }
-    for key in ("attention.value_length", "rope.dimension_count", "vocab_size"):
+    for key in _SAID_ELSEWHERE:
         keys.get(key)
     if dialect.model_type != "qwen2" and keys.get("attention.key_length") is not None:
         config["head_dim"] = keys.get("attention.key_length")
@@ -119,6 +142,10 @@ def _config(keys: _Keys, dialect: Dialect) -> dict[str, Any]:
         config["rope_scaling"] = scaling
     if dialect.sandwich:
         config["sliding_window"] = keys.need("attention.sliding_window")
+        config["sliding_window_pattern"] = keys.get("attention.sliding_window_pattern", 6)
+        config["rope_local_base_freq"] = keys.get("rope.freq_base_swa")
+        config["attn_logit_softcapping"] = keys.get("attn_logit_softcapping")
+        config["final_logit_softcapping"] = keys.get("final_logit_softcapping")
         # 62 blocks is Gemma 3 27B, the one size that scales scores by width / heads and not by the head
         per_head = isinstance(width, int) and isinstance(heads, int) and heads > 0 and config["num_hidden_layers"] == 62
         config["query_pre_attn_scalar"] = width // heads if per_head else config.get("head_dim", 256)

@@ -7,7 +7,7 @@ from typing import Any
 
 from lamina.arch import DynamicScaling, LinearScaling, Llama3Scaling, LongRopeScaling, Rotary, YarnScaling
 from lamina.errors import LaminaError
-from lamina.published.config import Config
+from lamina.published.config import Config, shown
 
 LAYER_TYPES: tuple[str, ...] = ("full_attention", "sliding_attention")
 
@@ -35,6 +35,7 @@ def rotary(config: Config, values: dict[str, Any], head_dim: int, context: int |
     Raises: LaminaError for an unknown rope_type or key, naming both and what is known.
     """
     c = Config(dict(values), f"{config.where}: rope_parameters")
+    c.ignored = config.ignored
     c.ignore("unused by the reference", "attn_factor", "finetuned")
     old, new = c.str("type", None), c.str("rope_type", None)
     kind = new or old or "default"
@@ -58,7 +59,9 @@ def rotary(config: Config, values: dict[str, Any], head_dim: int, context: int |
     elif kind in ("longrope", "su"):
         scaling = _longrope(c, original, context)
     elif kind != "default":
-        raise LaminaError(f"{c.where}: rope_type is {kind!r}; known: default, linear, dynamic, llama3, yarn, longrope")
+        raise LaminaError(
+            f"{c.where}: rope_type is {shown(kind)}; known: default, linear, dynamic, llama3, yarn, longrope"
+        )
     c.finish()
     return Rotary(base=base, dim=dim, layout=layout, scaling=scaling)  # type: ignore[arg-type]
 
