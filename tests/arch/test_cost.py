@@ -139,7 +139,7 @@ class Counted:
 
     def __init__(self, monkeypatch) -> None:
         self.hidden = 0
-        for name in ("_sdpa", "_capped"):
+        for name in ("dense", "_capped"):
             monkeypatch.setattr(attention, name, self.watched(getattr(attention, name)))
 
     def watched(self, function):
@@ -206,7 +206,7 @@ def test_flops_with_a_memory(counted):
     from lamina.nn import cross_attention
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_attention, "_sdpa", cross)
+        patch.setattr(cross_attention, "dense", cross)
         state = model.init_state(1, 40)
         got = counted(lambda: model(torch.ones(1, 13, dtype=torch.long), state, memory=memory))
         assert got == arch.flops(13, 0, 21)

@@ -27,6 +27,7 @@ SPECIAL = {
     "kv_heads": 3,
     "dim": 4,
     "stop": 2,
+    "mask_token": 5,
     "original_context": 5,
     "low_frequency": 0.5,
     "high_frequency": 5.0,

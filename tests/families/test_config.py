@@ -22,9 +22,18 @@ from lamina.published.config import Config
 from tests.families.table import BASE, LLAMA3, LONGROPE, ROWS, YARN
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-LLADA = {
-    **{"model_type": "llada", "d_model": 48, "n_heads": 6, "n_kv_heads": 2, "n_layers": 3, "mlp_hidden_size": 56},
-    **{"vocab_size": 97, "embedding_size": 101, "max_sequence_length": 64, "rope_theta": 700.0, "mask_token_id": 96},
+LLADA: dict[str, Any] = {
+    "model_type": "llada",
+    "d_model": 48,
+    "n_heads": 6,
+    "n_kv_heads": 2,
+    "n_layers": 3,
+    "mlp_hidden_size": 56,
+    "vocab_size": 97,
+    "embedding_size": 101,
+    "max_sequence_length": 64,
+    "rope_theta": 700.0,
+    "mask_token_id": 96,
 }
 MLLAMA = BASE | {"model_type": "mllama_text_model", "num_hidden_layers": 5, "cross_attention_layers": [1, 3]}
 
@@ -122,12 +131,10 @@ def test_a_missing_key_is_named(name):
         less = {k: v for k, v in config.items() if k != key}
         try:
             read_config(less)
-        except LaminaError as error:
-            if "missing" in str(error):
-                assert f"the key {key!r} is missing" in str(error)
+        except LaminaError:
+            if key not in DEFAULTS_DISAGREE:
+                fails(less, f"the key {key!r} is missing")
                 needed.add(key)
-            else:
-                assert key in DEFAULTS_DISAGREE
     assert needed == NEEDED[name]
 
 
@@ -247,10 +254,20 @@ SCALINGS: dict[str, dict[str, Any]] = {
     },
 }
 ROTATED = {
-    **{"llama": "LlamaConfig", "mistral": "MistralConfig", "qwen2": "Qwen2Config", "qwen3": "Qwen3Config"},
-    **{"olmo2": "Olmo2Config", "olmo3": "Olmo3Config", "gemma2": "Gemma2Config", "gemma3": "Gemma3TextConfig"},
-    **{"smollm3": "SmolLM3Config", "granite": "GraniteConfig", "cohere2": "Cohere2Config", "cwm": "CwmConfig"},
-    **{"mllama": "MllamaTextConfig", "phi3": "Phi3Config"},
+    "llama": "LlamaConfig",
+    "mistral": "MistralConfig",
+    "qwen2": "Qwen2Config",
+    "qwen3": "Qwen3Config",
+    "olmo2": "Olmo2Config",
+    "olmo3": "Olmo3Config",
+    "gemma2": "Gemma2Config",
+    "gemma3": "Gemma3TextConfig",
+    "smollm3": "SmolLM3Config",
+    "granite": "GraniteConfig",
+    "cohere2": "Cohere2Config",
+    "cwm": "CwmConfig",
+    "mllama": "MllamaTextConfig",
+    "phi3": "Phi3Config",
 }
 NESTED = {"gemma3", "olmo3"}
 """Families whose layer types have rotary parameters of their own; the old keys scale the full layers only."""
@@ -457,7 +474,7 @@ def test_a_file_of_the_largest_size_is_read(tmp_path):
 def test_what_is_not_there(tmp_path):
     assert "cannot be read (No such file" in of_file(tmp_path)
     assert "neither a file or directory nor a name in the catalog" in of_file(tmp_path / "none")
-    with pytest.raises(LaminaError, match="did you mean 'qwen3-0.6b'"):
+    with pytest.raises(LaminaError, match=r"did you mean 'qwen3-0\.6b'"):
         lamina.architecture("qwen3-0.6")
 
 

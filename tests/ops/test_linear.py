@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lamina.ops.linear import linear
+from lamina.ops.linear import linear, neighbours
 
 
 @pytest.fixture(params=[1, 2, 3, 5])
@@ -78,3 +78,28 @@ def test_gradients_in_the_type_that_has_a_fast_path(threads):
     linear(x, weight).sum().backward()
     torch.testing.assert_close(x.grad, weight.detach().sum(0, keepdim=True), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(weight.grad, x.detach().expand(30, 6))
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (7, 3)], ids=str)
+def test_neighbours_are_one_tensor(shape):
+    """The same memory, so that what is written into the whole is read in the parts."""
+    parts = torch.randn(10, *shape).split([5, 2, 3])
+    whole = neighbours(parts)
+    assert whole is not None
+    assert torch.equal(whole, torch.cat(parts))
+    whole[6] = 4.0
+    assert bool((parts[1][1] == 4.0).all())
+    assert torch.equal(neighbours(parts[1:]), torch.cat(parts[1:]))
+    assert torch.equal(neighbours(parts[:1]), parts[0])
+
+
+def test_what_does_not_lie_side_by_side_is_not_joined():
+    a, b, c = torch.randn(10, 7).split([5, 2, 3])
+    assert neighbours([a, c]) is None
+    assert neighbours([b, a]) is None
+    assert neighbours([a, a]) is None
+    assert neighbours([a, torch.randn(2, 7)]) is None
+    assert neighbours([a, b.view(7, 2)]) is None
+    assert neighbours([a, b.view(torch.int32)]) is None
+    assert neighbours(torch.randn(7, 10).T.split([5, 5])) is None
+    assert neighbours([torch.empty(3, 7, device="meta"), torch.empty(2, 7, device="meta")]) is None

@@ -134,11 +134,12 @@ def _leftovers(plan: Iterable[str], file: TensorFile, layout: Layout, arch: Arch
     """
     found: dict[str, str] = {}
     used = set(plan)
+    heads = tuple(f".{rule.theirs}.weight" for rule in layout.rules if rule.ours == ("head",))
     for name in file.tensors:
         if name in used:
             continue
         reason = layout.reason_to_skip(name)
-        if reason is None and arch.head.tied and name.endswith(("lm_head.weight", "output.weight")):
+        if reason is None and arch.head.tied and f".{name}".endswith(heads):
             reason = "the head is tied to the embedding"
         if reason is None:
             raise LaminaError(

@@ -47,8 +47,8 @@ class Usage:
         return [
             f"prefill  {self.prompt_tokens:,} tokens, {_rate(self.prompt_tokens, self.prefill_seconds)}",
             f"decode   {self.new_tokens:,} tokens, {_rate(self.decoded_tokens, self.decode_seconds)}",
-            f"weights  {_bytes(predicted, actual)}, {dtype}",
-            f"state    {_bytes(state, self.state_bytes)}, for {self.capacity:,} tokens",
+            f"weights  {_bytes(predicted, actual)} {dtype})",
+            f"state    {_bytes(state, self.state_bytes)} for {self.capacity:,} tokens)",
         ]
 
 
@@ -68,4 +68,4 @@ def _rate(tokens: int, seconds: float) -> str:
 
 
 def _bytes(predicted: int, actual: int) -> str:
-    return f"{words.size(predicted)} predicted, {words.size(actual)} held ({predicted:,} and {actual:,} bytes)"
+    return f"predicted {predicted:,} bytes, held {actual:,} ({words.size(actual)}"

@@ -48,7 +48,7 @@ class Attention(Stateful):
         per_head = self.value.qk_norm is None or self.value.qk_norm.over == "head"
         if normalise and not per_head:
             x = normalise(x)
-        x = x.unflatten(-1, (-1, self.value.head_dim))
+        x = x.view(*x.shape[:2], -1, self.value.head_dim)
         return (normalise(x) if normalise and per_head else x).transpose(1, 2)
 
     def forward(self, x: Float[Tensor, "B T D"], step: Step) -> Float[Tensor, "B T D"]:

@@ -142,7 +142,8 @@ class Model(nn.Module):
         if not ids.numel():
             raise LaminaError(f"{name} is empty ({list(ids.shape)}); at least one token is needed")
         rows = len(self.embedding.table)
-        if not ids.is_meta and not (0 <= (low := int(ids.min())) and (high := int(ids.max())) < rows):
+        low, high = (0, 0) if ids.is_meta else (int(bound) for bound in ids.aminmax())
+        if low < 0 or high >= rows:
             raise LaminaError(f"token id {low if low < 0 else high} is outside the vocabulary, 0 to {rows - 1}")
 
 

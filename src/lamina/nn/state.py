@@ -260,9 +260,7 @@ class State:
 
     def select(self, rows: Sequence[int] | Tensor) -> None:
         """Keep these rows, in this order (a row may come more than once)."""
-        rows = torch.as_tensor(rows, dtype=torch.int64)
-        if rows.ndim != 1 or (rows.numel() and not (int(rows.min()) >= 0 and int(rows.max()) < self.batch)):
-            raise LaminaError(f"rows {rows.tolist()} are not all among the state's 0 to {self.batch - 1}")
+        rows = row_indices(rows, self.batch)
         self.lengths = [self.lengths[row] for row in rows.tolist()]
         for layer in self.layers:
             layer.select(rows)

@@ -23,7 +23,9 @@ def linear(
         threads = torch.get_num_threads()
         if threads > 1 and outputs % threads == 0 and x.dtype == torch.float32:
             parts = weight.view(threads, outputs // threads, inputs)
-            y = torch.bmm(parts, x.view(1, inputs, 1).expand(threads, inputs, 1)).view(*x.shape[:-1], outputs)
+            # the row must stand on the left: as a column, contiguous both ways, it takes a path four times slower
+            row = x.reshape(1, 1, inputs).expand(threads, 1, inputs)
+            y = torch.bmm(row, parts.transpose(1, 2)).view(*x.shape[:-1], outputs)
             return y if bias is None else y + bias
     return F.linear(x, weight, bias)
 

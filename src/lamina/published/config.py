@@ -177,6 +177,6 @@ class Config:
                 self.ignored[key] = "the usual value"
             elif key not in self._read and self.data[key] is not None:
                 raise LaminaError(
-                    f"{self.where}: the key {shown(key)} ({shown(self.data[key])}) is not understood for this model_type; "
-                    "remove it if it does not change the architecture"
+                    f"{self.where}: the key {shown(key)} ({shown(self.data[key])}) is not understood "
+                    "for this model_type; remove it if it does not change the architecture"
                 )

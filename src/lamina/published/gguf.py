@@ -15,10 +15,11 @@ from lamina.arch.edit import rewritten
 from lamina.arch.norm import RMSNorm
 from lamina.errors import LaminaError, closest
 from lamina.families import read_config
+from lamina.published.config import shown
 from lamina.published.rules import Layout, Rule
 
 if TYPE_CHECKING:
-    from lamina.checkpoint.tensors import TensorFile
+    from lamina.checkpoint.tensors import StoredTensor, TensorFile
 
 
 @dataclass(frozen=True)
@@ -61,24 +62,29 @@ def read_gguf(file: TensorFile) -> Said:
     Raises: LaminaError, naming the file and the key, for one that is unknown, missing or wrong.
     """
     kind = file.metadata.get("general.architecture")
-    if kind not in DIALECTS:
-        raise LaminaError(f"{file.path}: general.architecture is {kind!r}; {closest(str(kind), DIALECTS)}")
+    if not isinstance(kind, str) or kind not in DIALECTS:
+        raise LaminaError(f"{file.path}: general.architecture is {shown(kind)}; {closest(str(kind), DIALECTS)}")
     dialect = DIALECTS[kind]
     keys = _Keys(file, kind)
     config = _config(keys, dialect)
-    factors = file.tensors.get("rope_freqs.weight")
     arch = read_config(config, str(file.path), file.path.stem)
     arch = rewritten(arch, RMSNorm, lambda norm: norm.replace(offset=0.0))
     if dialect.interleaved:
         arch = rewritten(arch, Rotary, lambda r: r.replace(layout="interleaved"))
-    if factors is not None:
-        divisors = tuple(factors.read().float().tolist())
-        scaling = LongRopeScaling(
-            short=divisors, long=divisors, original_context=arch.context or 1, attention_factor=1.0
-        )
-        arch = rewritten(arch, Rotary, lambda r: r.replace(scaling=scaling))
+    if (divisors := file.tensors.get("rope_freqs.weight")) is not None:
+        arch = _divided(arch, divisors)
     ignored = keys.finish()
     return Said(arch, Layout(_rules(dialect), (), {r"rope_freqs\.weight": "read as the rotary scaling"}), ignored)
+
+
+def _divided(arch: Architecture, divisors: StoredTensor) -> Architecture:
+    """The angles of each pair of dimensions divided by a number of its own (Llama 3's scaling, worked out)."""
+    numbers = tuple(divisors.read().float().flatten().tolist())
+    try:
+        scaling = LongRopeScaling(short=numbers, long=numbers, original_context=arch.context or 1, attention_factor=1.0)
+        return rewritten(arch, Rotary, lambda rotary: rotary.replace(scaling=scaling))
+    except LaminaError as error:
+        raise LaminaError(f"{divisors.path}: the tensor 'rope_freqs.weight' cannot be used ({error})") from None
 
 
 class _Keys:
@@ -106,9 +112,9 @@ class _Keys:
         ignored = {}
         for key in self.file.metadata:
             if key.startswith(f"{self.kind}.") and key not in self.read:
-                value = f"{self.file.metadata[key]!r:.60}"
+                value = shown(self.file.metadata[key])
                 raise LaminaError(
-                    f"{self.file.path}: the key {key!r} ({value}) is not understood for this architecture"
+                    f"{self.file.path}: the key {shown(key)} ({value}) is not understood for this architecture"
                 )
             if key not in self.read:
                 ignored[key] = "tokenizer" if key.startswith("tokenizer.") else "provenance"

@@ -155,7 +155,7 @@ def _fields(path: str, value: Any) -> Iterator[tuple[str, str]]:
 def rendered(said: dict[str, Any], width: int | None = None) -> list[str]:
     """A sheet as lines, the title first; long ones are wrapped to `width`."""
     title = f"{said['name']}: {words.count(said['parameters']['total'])} parameters, family {said['family']}"
-    lines = [title, "", *listed(_structure(said), width), "", *beside(_parameters(said), _costs(said))]
+    lines = [title, "", *listed(_structure(said), width), "", *beside(_parameters(said), _costs(said), width)]
     if said["published"]:
         lines += ["", "published", *listed(_published(said["published"]), width)]
     return lines

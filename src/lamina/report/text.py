@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
@@ -35,9 +36,9 @@ def listed(pairs: Sequence[tuple[str, str]], width: int | None = None) -> list[s
     return lines
 
 
-def beside(left: Sequence[str], right: Sequence[str], gap: int = 6) -> list[str]:
-    """Two pieces of text next to each other."""
-    width = max(map(len, left)) + gap
-    count = max(len(left), len(right))
-    padded = [[*lines, *[""] * (count - len(lines))] for lines in (left, right)]
-    return [f"{a:<{width}}{b}".rstrip() for a, b in zip(*padded, strict=True)]
+def beside(left: Sequence[str], right: Sequence[str], width: int | None = None) -> list[str]:
+    """Two pieces of text next to each other, or the second below where they are wider than `width` together."""
+    start = max(map(len, left)) + 4
+    if width and start + max(map(len, right)) > width:
+        return [*left, "", *right]
+    return [f"{a:<{start}}{b}".rstrip() for a, b in zip_longest(left, right, fillvalue="")]
