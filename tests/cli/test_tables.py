@@ -105,14 +105,15 @@ def test_show_prints_the_same_as_json_and_in_words(run) -> None:
     assert "RMSNorm (1 + weight) before and after" in text
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [64, 80, 120])
 def test_a_sheet_fits_a_terminal(width: int) -> None:
     from lamina.report.sheet import rendered
 
     for name in lamina.names():
         said = sheet(lamina.architecture(name), catalog.source(name))
-        urls = [line for line in rendered(said, width) if "http" not in line and "/" not in line]
-        assert max(map(len, urls)) <= width
+        lines = rendered(said, width)
+        own = lines[: lines.index("published")]  # an address there is not broken
+        assert max(map(len, own)) <= width
 
 
 def test_show_paths_are_those_of_the_value(run) -> None:
