@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -28,6 +29,7 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
+        self.outputs = outputs
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
@@ -39,23 +41,31 @@ class Part(nn.Module):
     """A module whose projections named in `joined` read the same input: their weights are allocated side by side."""
 
     joined: ClassVar[tuple[str, ...]] = ()
+    _seen: tuple[list[nn.Parameter], int, Tensor | None] = ([], 0, None)
 
     def project(self, x: Tensor) -> Sequence[Tensor]:
         """Each projection of x: as one product where the weights are neighbours and no gradient is wanted."""
-        parts: list[Linear] = [getattr(self, name) for name in self.joined]
-        weights = [part.weight for part in parts]
-        whole = None if torch.is_grad_enabled() else neighbours(weights)
+        parts: list[Linear] = [self._modules[name] for name in self.joined]  # type: ignore[misc]
+        whole = None if torch.is_grad_enabled() else self._whole([part.weight for part in parts])
         if whole is None:
             return [part(x) for part in parts]
-        out = linear(x, whole).split([len(w) for w in weights], -1)
+        out = linear(x, whole).split([part.outputs for part in parts], -1)
         return [y if part.bias is None else y + part.bias for y, part in zip(out, parts, strict=True)]
+
+    def _whole(self, weights: list[nn.Parameter]) -> Tensor | None:
+        """The weights as one tensor, worked out anew when one of them is another or has moved."""
+        seen, place, whole = self._seen
+        if len(seen) != len(weights) or weights[0].data_ptr() != place or any(map(operator.is_not, seen, weights)):
+            whole = neighbours(weights)
+            self._seen = weights, weights[0].data_ptr(), whole
+        return whole
 
 
 class RMSNorm(nn.Module):
     """x / rms(x) * (offset + weight), computed in float32.
 
-    Differs: not torch's own `rms_norm`, whose last bits are others than those of the published models; a
-    recursive model on random weights magnifies them a thousandfold in a few steps.
+    Differs: without a weight, not torch's own `rms_norm`, whose last bits are others than those of the published
+    models; a recursive model on random weights magnifies them a thousandfold in a few steps.
     """
 
     def __init__(self, value: RMSNormValue, width: int) -> None:
@@ -64,6 +74,9 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(width)) if value.weight else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.weight is not None and x.dtype == torch.float32:
+            weight = self.weight + self.offset if self.offset else self.weight
+            return F.rms_norm(x, self.weight.shape, weight, self.eps)
         y = x.float()
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
         if self.weight is not None:

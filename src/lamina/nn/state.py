@@ -67,8 +67,8 @@ class FullKV:
         """Writes the new keys and values; returns all that any row holds, and who sees what."""
         if step.uniform:
             end = step.start + step.tokens
-            self.k[:, :, step.start : end] = k
-            self.v[:, :, step.start : end] = v
+            self.k.narrow(2, step.start, step.tokens).copy_(k)
+            self.v.narrow(2, step.start, step.tokens).copy_(v)
         else:
             rows, columns, positions = step.real
             end = max(start + n for start, n in zip(step.starts, step.lengths, strict=True))
