@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lamina.arch.norm import LayerNorm as LayerNormValue
 from lamina.arch.norm import Norm as NormValue
 from lamina.arch.norm import RMSNorm as RMSNormValue
-from lamina.ops.linear import linear, neighbours
+from lamina.ops.linear import FEW, linear, neighbours
+from lamina.ops.norm import rms_norm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -44,10 +45,10 @@ class Part(nn.Module):
     _seen: tuple[list[nn.Parameter], int, Tensor | None] = ([], 0, None)
 
     def project(self, x: Tensor) -> Sequence[Tensor]:
-        """Each projection of x: as one product where the weights are neighbours and no gradient is wanted."""
+        """Each projection of x; for a few tokens as one product, where the weights are neighbours."""
         parts: list[Linear] = [self._modules[name] for name in self.joined]  # type: ignore[misc]
-        whole = None if torch.is_grad_enabled() else self._whole([part.weight for part in parts])
-        if whole is None:
+        many = x.numel() > FEW * x.shape[-1] or torch.is_grad_enabled()
+        if many or (whole := self._whole([part.weight for part in parts])) is None:
             return [part(x) for part in parts]
         out = linear(x, whole).split([part.outputs for part in parts], -1)
         return [y if part.bias is None else y + part.bias for y, part in zip(out, parts, strict=True)]
@@ -62,11 +63,7 @@ class Part(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * (offset + weight), computed in float32.
-
-    Differs: without a weight, not torch's own `rms_norm`, whose last bits are others than those of the published
-    models; a recursive model on random weights magnifies them a thousandfold in a few steps.
-    """
+    """x / rms(x) * (offset + weight)."""
 
     def __init__(self, value: RMSNormValue, width: int) -> None:
         super().__init__()
@@ -74,14 +71,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(width)) if value.weight else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight is not None and x.dtype == torch.float32:
-            weight = self.weight + self.offset if self.offset else self.weight
-            return F.rms_norm(x, self.weight.shape, weight, self.eps)
-        y = x.float()
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
-        if self.weight is not None:
-            y = y * (self.weight.float() + self.offset if self.offset else self.weight.float())
-        return y.to(x.dtype)
+        return rms_norm(x, self.weight, self.eps, self.offset)
 
 
 class LayerNorm(nn.Module):

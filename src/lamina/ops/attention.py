@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lamina.ops.native import usable
+
 QUERIES = 512
 """How many queries are scored at once where scores or a mask are held in memory: bounds them at long prompts."""
 
@@ -59,10 +61,8 @@ def attend(
     Source: arXiv 1706.03762, eq. 1; soft-caps: 2408.00118, section 2.
     """
     tokens, groups = q.shape[2], q.shape[1] // k.shape[1]
-    if softcap is None and reach.everything and groups > 1 and tokens == 1:
-        # the queries of one group as if they were tokens: keys are read once, not once a head
-        out = F.scaled_dot_product_attention(q.unflatten(1, (-1, groups)).squeeze(3), k, v, scale=scale)
-        return out.flatten(1, 2).unsqueeze(2)
+    if softcap is None and reach.everything and tokens == 1:
+        return _one_query(q, k, v, scale, groups)
     if softcap is None and (reach.everything or reach.square):
         return dense(q, k, v, None, reach.square, scale)
     pieces = []
@@ -73,6 +73,20 @@ def attend(
         part = q[:, :, rows], k[:, :, columns], v[:, :, columns], mask
         pieces.append(dense(*part, False, scale) if softcap is None else _capped(*part, scale, softcap))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
+
+
+def _one_query(q: Tensor, k: Tensor, v: Tensor, scale: float, groups: int) -> Tensor:
+    """A single query that sees every key: keys are read once for each group, not once for each head."""
+    batch, heads, _, dim = q.shape
+    rows = k.stride(2) == v.stride(2) == dim and k.stride() == v.stride() and k.shape == v.shape and k.stride(3) == 1
+    if rows and k.dtype == torch.float32 and (native := usable(q)):
+        out, scores = torch.empty_like(q), q.new_empty(batch * heads * k.shape[2])
+        places = q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), scores.data_ptr()
+        sizes = batch, heads, k.shape[1], k.shape[2], dim, k.stride(0), k.stride(1)
+        native.attend_all(*places, *sizes, scale, torch.get_num_threads())
+        return out
+    out = F.scaled_dot_product_attention(q.unflatten(1, (-1, groups)).squeeze(3), k, v, scale=scale)
+    return out.flatten(1, 2).unsqueeze(2)
 
 
 def _columns(reach: Reach, rows: slice, tokens: int, keys: int) -> slice:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from lamina.ops.native import usable
+
 FEW = 8
 """Up to how many tokens the weights, and not the arithmetic, are what takes time."""
 
@@ -18,19 +20,16 @@ def linear(
 ) -> Float[Tensor, "*B O"]:
     """x W^T + b.
 
-    A few tokens on a CPU are bound by reading the weights, and the product behind `F.linear` reads them with one
-    thread; as a batch of products, one for each thread, all of them read (bench/linear.py).
+    A few tokens on a CPU are bound by reading the weights. The product behind `F.linear` reads them with one
+    thread; here all threads do (bench/linear.py).
     """
     outputs, inputs = weight.shape
-    rows = x.numel() // inputs
-    if rows <= FEW and weight.device.type == "cpu" and weight.dtype == torch.float32 and not torch.is_grad_enabled():
-        threads = torch.get_num_threads()
-        if threads > 1 and outputs % threads == 0 and x.dtype == torch.float32:
-            # tokens must stand on the left: on the right, a single one takes a path four times slower
-            left = x.reshape(1, rows, inputs).expand(threads, rows, inputs)
-            y = torch.bmm(left, weight.view(threads, outputs // threads, inputs).transpose(1, 2))
-            y = y.view(*x.shape[:-1], outputs) if rows == 1 else y.transpose(0, 1).reshape(*x.shape[:-1], outputs)
-            return y if bias is None else y + bias
+    tokens = x.numel() // inputs
+    if tokens <= FEW and (native := usable(x, weight)):
+        y = x.new_empty(*x.shape[:-1], outputs)
+        places = weight.data_ptr(), x.data_ptr(), y.data_ptr()
+        native.few_tokens(*places, outputs, inputs, tokens, torch.get_num_threads())
+        return y if bias is None else y + bias
     return F.linear(x, weight, bias)
 
 

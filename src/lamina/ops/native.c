@@ -1,0 +1,55 @@
+/* What decoding on a CPU spends its time on, in float32, for a few tokens: reading weights and keys once.
+ *
+ * The twins of these functions are in Python: linear and rms_norm in torch, attend in ops/attention.py. All arrays
+ * are dense unless a stride is given, strides count elements. Sums may be reordered (omp simd), as in any BLAS.
+ */
+#include <math.h>
+
+static float dot(const float *a, const float *b, long n) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+/* y[t, o] = sum over i of w[o, i] x[t, i]; chunks of outputs go to whichever thread is free */
+void few_tokens(const float *w, const float *x, float *y, long outputs, long inputs, long tokens, int threads) {
+    long chunk = outputs / (threads * 8L) + 1;
+#pragma omp parallel for schedule(dynamic, chunk) num_threads(threads)
+    for (long o = 0; o < outputs; o++)
+        for (long t = 0; t < tokens; t++) y[t * outputs + o] = dot(w + o * inputs, x + t * inputs, inputs);
+}
+
+/* y = x / sqrt(mean(x^2) + eps) * (offset + w), for each token */
+void rms_norm(const float *x, const float *w, float *y, long tokens, long width, float eps, float offset) {
+    for (long t = 0; t < tokens; t++, x += width, y += width) {
+        float scale = 1 / sqrtf(dot(x, x, width) / width + eps);
+#pragma omp simd
+        for (long i = 0; i < width; i++) y[i] = x[i] * scale * (offset + w[i]);
+    }
+}
+
+/* One query a head against all keys that are held: out = softmax(scale q k^T) v.
+ * q, out [batch heads dim]; k, v [batch groups held dim] with the given strides of batch and group */
+void attend_all(const float *q, const float *k, const float *v, float *out, float *scores, long batch, long heads,
+                long groups, long held, long dim, long batch_stride, long group_stride, float scale, int threads) {
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (long row = 0; row < batch * heads; row++) {
+        long start = row / heads * batch_stride + row % heads / (heads / groups) * group_stride;
+        const float *query = q + row * dim;
+        float *score = scores + row * held, *answer = out + row * dim, most = -INFINITY, total = 0;
+        for (long s = 0; s < held; s++) {
+            score[s] = scale * dot(query, k + start + s * dim, dim);
+            most = fmaxf(most, score[s]);
+        }
+        for (long i = 0; i < dim; i++) answer[i] = 0;
+        for (long s = 0; s < held; s++) {
+            float weight = expf(score[s] - most);
+            const float *value = v + start + s * dim;
+            total += weight;
+#pragma omp simd
+            for (long i = 0; i < dim; i++) answer[i] += weight * value[i];
+        }
+        for (long i = 0; i < dim; i++) answer[i] /= total;
+    }
+}
