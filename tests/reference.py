@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 _ROOT = tempfile.TemporaryDirectory(prefix="lamina-reference-")

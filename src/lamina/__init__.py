@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 from lamina.arch import Architecture
+from lamina.arch.diff import diff
 from lamina.catalog import names
 from lamina.errors import LaminaError
 from lamina.lookup import architecture
@@ -24,7 +25,7 @@ _LATER = {
 }
 """Names that need torch or are slow to import, and where they are: imported when first used."""
 
-__all__ = ["Architecture", "LaminaError", "architecture", "names", *_LATER]
+__all__ = ["Architecture", "LaminaError", "architecture", "diff", "names", *_LATER]
 
 
 def __getattr__(name: str) -> Any:

@@ -49,7 +49,7 @@ class Reference:
             eos_token_id=list(eos_ids) or None,
         )
         self.network = LlamaForCausalLM(config).eval()
-        self.arch = SimpleNamespace(vocab=VOCAB, context=None)
+        self.arch = SimpleNamespace(vocab=VOCAB, context=None, bidirectional=False)
         self.tokenizer, self.eos_ids, self.device = None, tuple(eos_ids), torch.device("cpu")
         self.calls = []
 
@@ -81,7 +81,7 @@ class Script:
 
     def __init__(self, scripts, vocab, tokenizer=None, eos_ids=()):
         self.scripts, self.tokenizer, self.eos_ids = scripts, tokenizer, tuple(eos_ids)
-        self.arch = SimpleNamespace(vocab=vocab, context=None)
+        self.arch = SimpleNamespace(vocab=vocab, context=None, bidirectional=False)
         self.device = torch.device("cpu")
 
     def init_state(self, batch, capacity):

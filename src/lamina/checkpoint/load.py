@@ -14,7 +14,7 @@ from lamina.checkpoint.safetensors import open_directory, open_safetensors
 from lamina.checkpoint.sources import resolve
 from lamina.checkpoint.tensors import StoredTensor, TensorFile
 from lamina.errors import LaminaError
-from lamina.families import family_named, read
+from lamina.families import family_of, read
 from lamina.lookup import read_json
 from lamina.nn.build import empty, torch_device, torch_dtype
 from lamina.nn.decoder import Model, TokenIds
@@ -57,7 +57,7 @@ def load(
         file = open_directory(path) if path.is_dir() else open_safetensors(path)
         config = Config(read_json(directory / "config.json"), str(directory / "config.json"))
         arch = read(config, directory.resolve().name)
-        layout = family_named(arch.family).layout_of(arch)
+        layout = family_of(config).layout_of(arch)
         model = _filled(arch, file, layout, dtype, device, config.ignored, progress)
         model.tokenizer = find_tokenizer(directory)
         model.token_ids = TokenIds.of(config.data.get("text_config") or config.data)

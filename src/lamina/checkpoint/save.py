@@ -74,7 +74,7 @@ class _Pending:
 
 def _published(arch: Architecture, family: str) -> tuple[dict, Architecture]:
     """The config that the family writes, and the architecture that it reads back from it."""
-    moved = arch.replace(family=family)
+    moved = arch if family == "lamina" else arch.replace(family=family)
     try:
         config = family_named(family).write(moved)
         read = read_config(config, "config.json")

@@ -168,9 +168,17 @@ def map_file(path: Path) -> torch.Tensor:
         with path.open("rb") as file:
             if path.stat().st_size == 0:
                 return torch.empty(0, dtype=torch.uint8)
-            return torch.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), dtype=torch.uint8)
+            return torch.frombuffer(_private_map(file.fileno()), dtype=torch.uint8)
     except OSError as error:
         raise LaminaError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _private_map(file: int) -> mmap.mmap:
+    """A map whose changes stay in this process, and that sets no memory aside (a file may be larger than memory)."""
+    if (no_reserve := getattr(mmap, "MAP_NORESERVE", None)) is not None:  # Linux
+        flags = mmap.MAP_PRIVATE | no_reserve
+        return mmap.mmap(file, 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    return mmap.mmap(file, 0, access=mmap.ACCESS_COPY)
 
 
 def count_elements(where: str, shape: tuple[int, ...]) -> int:

@@ -46,14 +46,23 @@ def read_config(data: Any, where: str = "config.json", name: str = "") -> Archit
     return read(Config(data, where), name)
 
 
-def read(config: Config, name: str = "") -> Architecture:
-    """As `read_config`; afterwards `config.ignored` says what was passed over and why."""
+def family_of(config: Config) -> Family:
+    """The family whose layout a config is in, by its model_type, or by a key that only that family has.
+
+    Raises: LaminaError if there is none.
+    """
     signed = (f.name for f in families().values() if f.signature and f.signature in config.data)
     kind = config.str("model_type", next(signed, None)) or config.str("model_type")
     if kind not in families():
         raise LaminaError(f"{config.where}: model_type {shown(kind)} is not known; {closest(kind, families())}")
+    return families()[kind]
+
+
+def read(config: Config, name: str = "") -> Architecture:
+    """As `read_config`; afterwards `config.ignored` says what was passed over and why."""
+    family = family_of(config)
     try:
-        arch = families()[kind].read(config)
+        arch = family.read(config)
     except LaminaError as error:
         message = str(error)
         message = message if len(message) <= _LONGEST else message[: _LONGEST - 3] + "..."

@@ -65,7 +65,7 @@ def read_gemma3(c: Config) -> Architecture:
 
 def _two_bases(c: Config) -> dict[str, dict[str, Any]]:
     """Full layers have their own base and scaling; sliding layers a base of 10,000 and no scaling."""
-    new = c.dict("rope_parameters", None) or {}
+    new = rope.by_layer_type(c)
     full = dict(new.get("full_attention") or {}) | (c.dict("rope_scaling", None) or {})
     sliding = dict(new.get("sliding_attention") or {})
     full.setdefault("rope_theta", c.float("rope_theta", 1_000_000.0))

@@ -55,6 +55,7 @@ def _rotary(c: Config, s: Sizes) -> dict[str, Rotary]:
     """One base; a `rope_scaling` concerns the full layers only."""
     new = c.dict("rope_parameters", None) or {}
     nested = any(kind in new for kind in rope.LAYER_TYPES)
+    new = rope.by_layer_type(c) if nested else new
     scaling, base = c.dict("rope_scaling", None) or {}, c.float("rope_theta", 500_000.0)
     made = {}
     for kind in rope.LAYER_TYPES:

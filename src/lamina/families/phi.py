@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from lamina.arch import Architecture, RMSNorm
+from lamina.errors import LaminaError
 from lamina.published import rope
 from lamina.published.common import Family, attention_of, common_keys, decoder, pre_norm, sizes
 from lamina.published.config import Config
@@ -21,6 +22,8 @@ def read(c: Config) -> Architecture:
         # in this family "yarn" and "su" are early names of longrope
         values |= {"rope_type": "longrope", "type": None}
         values["original_max_position_embeddings"] = c.count("original_max_position_embeddings", 4096)
+    elif (kind := values.get("rope_type", values.get("type"))) not in (None, "default"):
+        raise LaminaError(f"{c.where}: rope_type is {kind!r}; this family knows 'default' and 'longrope'")
     else:
         c.ignore("no rotary scaling asks for it", "original_max_position_embeddings")
         values.pop("original_max_position_embeddings", None)

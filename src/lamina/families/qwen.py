@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from lamina.arch import Architecture, QKNorm, RMSNorm
+from lamina.errors import LaminaError
 from lamina.published.common import (
     Family,
     Sizes,
@@ -30,7 +31,10 @@ def _layer_kinds(c: Config, s: Sizes) -> tuple[list[str], int | None]:
     first = c.int("max_window_layers", 28)
     window = window if use else None
     usual = ["sliding_attention" if window and i >= first else "full_attention" for i in range(s.layers)]
-    return c.layer_types(s.layers, usual, LAYER_TYPES), window
+    kinds = c.layer_types(s.layers, usual, LAYER_TYPES)
+    if "sliding_attention" in kinds and window is None:
+        raise LaminaError(f"{c.where}: layer_types has sliding layers, so use_sliding_window must be true")
+    return kinds, window
 
 
 def _window_keys(arch: Architecture) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def read(c: Config, family: str) -> Architecture:
         along = length + (task.tokens if task else 0)
         mixer = SequenceGLU(length=along, glu=_glu(along, expansion))
     block = Block(branches=(Branch(op=mixer, joined=norm), Branch(op=_glu(width, expansion), joined=norm)))
-    low, high = c.count("L_layers", most=4096), c.int("H_layers", 0)
+    low, high = c.count("L_layers", most=4096), c.count("H_layers", 0, most=4096, least=0)
     two = family == "hrm"
     recursion = Recursion(
         low=Span(start=0, stop=low),

@@ -259,6 +259,8 @@ def generate(
     stops = read_stops(stop)
     if stops and model.tokenizer is None:
         raise LaminaError("stop strings need text but the model has no tokenizer: leave stop empty")
+    if model.arch.bidirectional:
+        raise LaminaError("this model looks both ways and is not continued token by token; see lamina.objectives")
     prompts, several = read_prompts(prompt, model.tokenizer, model.arch.vocab)
     longest = max(map(len, prompts))
     needed = longest + max_new_tokens

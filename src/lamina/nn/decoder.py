@@ -122,6 +122,10 @@ class Model(nn.Module):
         self.norm = norm(arch.norm, arch.width)
         self.head = Head(arch.head, arch.vocab, arch.width)
 
+    def init_state(self, batch: int = 1, capacity: int | None = None) -> Any:
+        """An empty state for `batch` rows, which the caller owns."""
+        raise TypeError(f"{type(self).__name__} does not make a state")
+
     @property
     def eos_ids(self) -> tuple[int, ...]:
         return self.token_ids.eos

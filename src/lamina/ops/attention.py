@@ -37,7 +37,7 @@ class Reach:
         assert self.queries is not None
         assert self.keys is not None
         q, k = self.queries[:, queries, None], self.keys[:, None, keys]
-        seen = k >= 0
+        seen = (k >= 0).expand(-1, q.shape[1], -1)
         if self.causal:
             seen = seen & (k <= q)
         if self.window is not None:

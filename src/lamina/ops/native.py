@@ -13,6 +13,7 @@ import hashlib
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sysconfig
 import tempfile
@@ -20,7 +21,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+PLAIN = (Tensor, torch.nn.Parameter)
 SOURCE = Path(__file__).with_suffix(".c")
 FLAGS = "-O3 -march=native -fopenmp -shared -fPIC -std=c11"
 _P, _L, _F, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
@@ -34,48 +37,76 @@ SIGNATURES = {
 def _machine() -> str:
     """What the compiled code may not outlive: processor, compiler flags, source."""
     try:
-        processor = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        processor = next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
         processor = platform.processor()
-    text = f"{platform.machine()} {processor} {FLAGS} {SOURCE.read_text()}"
+    text = f"{platform.machine()} {processor} {FLAGS} {SOURCE.read_text(encoding='utf-8')}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _compiled() -> Path:
-    from lamina.checkpoint.registry import cache_directory
-
-    target = cache_directory() / "native" / f"{_machine()}.so"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        compiler = os.environ.get("CC") or (sysconfig.get_config_var("CC") or "cc").split()[0]
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            made = Path(scratch) / target.name
-            command = [*shlex.split(compiler), *FLAGS.split(), str(SOURCE), "-o", str(made), "-lm"]
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
-            os.replace(made, target)
-    return target
+def _compiler() -> list[str]:
+    """`$CC`, else the first of the usual ones that is here."""
+    if chosen := os.environ.get("CC"):
+        return shlex.split(chosen)
+    built_with = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    return [next(filter(shutil.which, (built_with, "cc", "gcc", "clang")), "cc")]
 
 
-@functools.cache
-def library() -> ctypes.CDLL | str:
-    """The compiled functions, or why there are none."""
-    if os.environ.get("LAMINA_NATIVE") == "0":
-        return "turned off by LAMINA_NATIVE=0"
-    try:
-        loaded = ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"not compiled ({error})"
+def _functions(file: Path) -> ctypes.CDLL:
+    """Raises: OSError if this is no library, AttributeError if it lacks a function."""
+    loaded = ctypes.CDLL(str(file))
     for name, arguments in SIGNATURES.items():
         getattr(loaded, name).argtypes, getattr(loaded, name).restype = arguments, None
     return loaded
 
 
+def _compiled(target: Path) -> ctypes.CDLL:
+    """Compile into a directory of its own; what loads is kept, in one step, so that two at once do no harm."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        made = Path(scratch) / target.name
+        command = [*_compiler(), *FLAGS.split(), str(SOURCE), "-o", str(made), "-lm"]
+        quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "errors": "replace"}
+        subprocess.run(command, check=True, timeout=60, **quiet)
+        loaded = _functions(made)
+        os.replace(made, target)
+    return loaded
+
+
+@functools.cache
+def library() -> ctypes.CDLL | str:
+    """The compiled functions, or why there are none."""
+    from lamina.checkpoint.registry import cache_directory
+
+    if os.environ.get("LAMINA_NATIVE") == "0":
+        return "turned off by LAMINA_NATIVE=0"
+    try:
+        target = cache_directory() / "native" / f"{_machine()}.so"
+        try:
+            return _functions(target)
+        except (OSError, AttributeError):  # not there, or damaged
+            return _compiled(target)
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines()
+        return f"not compiled ({next((line for line in lines if 'error' in line), error)})"
+    except (OSError, subprocess.SubprocessError, AttributeError, ValueError, RuntimeError) as error:
+        return f"not compiled ({error})"
+
+
 def usable(*tensors: Tensor) -> ctypes.CDLL | None:
-    """The functions, if these tensors are dense float32 on a CPU and no gradient is wanted."""
-    if torch.is_grad_enabled():
+    """The functions, if these tensors are dense float32 on a CPU, of one width, and it is only values that are wanted.
+
+    Gradients, a compiler, a counter of FLOPs and the like see torch operations only, and a tensor that is not
+    plain (fake, sharded) may have no memory to point at.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
         return None
+    width = tensors[0].size(-1)
     for tensor in tensors:
         if tensor.dtype != torch.float32 or not tensor.is_cpu or not tensor.is_contiguous():
+            return None
+        if type(tensor) not in PLAIN or tensor.size(-1) != width:
             return None
     found = library()
     return None if isinstance(found, str) else found

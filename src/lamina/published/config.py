@@ -121,11 +121,11 @@ class Config:
     def dict(self, key: str, default: dict | None = _REQUIRED) -> dict:
         return self._take(key, dict, default)
 
-    def count(self, key: str, default: int | None = _REQUIRED, most: int = 1 << 31) -> int:
+    def count(self, key: str, default: int | None = _REQUIRED, most: int = 1 << 31, least: int = 1) -> int:
         """A whole number of at least 1; `most` bounds what a hostile file can make us build."""
         value = self.int(key, default)
-        if value is not None and not 1 <= value <= most:
-            raise LaminaError(f"{self.where}: {key!r} is {value}; a whole number from 1 to {most} is expected")
+        if value is not None and not least <= value <= most:
+            raise LaminaError(f"{self.where}: {key!r} is {value}; a whole number from {least} to {most} is expected")
         return value
 
     def choice(self, key: str, known: Iterable[str], default: str | None = _REQUIRED) -> str:

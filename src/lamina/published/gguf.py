@@ -144,6 +144,8 @@ def _config(keys: _Keys, dialect: Dialect) -> dict[str, Any]:
         keys.get(key)
     if dialect.model_type != "qwen2" and keys.get("attention.key_length") is not None:
         config["head_dim"] = keys.get("attention.key_length")
+    if dialect.model_type == "llama" and "blk.0.attn_q.bias" in keys.file.tensors:
+        config["attention_bias"] = True
     if (scaling := _scaling(keys)) is not None:
         config["rope_scaling"] = scaling
     if dialect.sandwich:

@@ -29,6 +29,21 @@ def parameters(config: Config, base: float) -> dict[str, Any]:
     return found
 
 
+def by_layer_type(config: Config) -> dict[str, dict[str, Any]]:
+    """`rope_parameters` of families whose layer types each have their own.
+
+    Raises: LaminaError for a key that is no layer type
+    """
+    found = config.dict("rope_parameters", None) or {}
+    for kind, values in found.items():
+        if kind not in LAYER_TYPES or not isinstance(values, dict | None):
+            raise LaminaError(
+                f"{config.where}: rope_parameters holds {kind!r}; expected is an object for each of "
+                f"{', '.join(LAYER_TYPES)}"
+            )
+    return {kind: dict(values or {}) for kind, values in found.items()}
+
+
 def rotary(config: Config, values: dict[str, Any], head_dim: int, context: int | None, layout: str = "half") -> Rotary:
     """One set of rotary parameters as a value.
 
