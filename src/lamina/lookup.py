@@ -46,8 +46,8 @@ def architecture(source: str | os.PathLike[str] | dict[str, Any] | Architecture)
     if isinstance(source, dict):
         return read_config(source, "the given config")
     name = os.fspath(source)
-    if name in catalog.names():
-        return read_config(catalog.config(name), name, name)
+    if (known := catalog.canonical(name)) is not None:
+        return read_config(catalog.config(known), known, known)
     path = Path(name).expanduser()
     if not path.exists():
         raise LaminaError(

@@ -20,6 +20,15 @@ def names() -> list[str]:
     return list(_entries())
 
 
+def canonical(name: str) -> str | None:
+    """The catalog's own spelling of a name: case, and a dash for a dot, do not matter; None if it has no such entry."""
+    return {_plain(known): known for known in _entries()}.get(_plain(name))
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(".", "-")
+
+
 def config(name: str) -> dict[str, Any]:
     """The config.json of a catalog entry, as published."""
     return json.loads((_entries()[name] / "config.json").read_text())

@@ -32,7 +32,7 @@ def architecture_of(source: str) -> Architecture:
     from lamina import catalog
 
     remote = source.startswith("pypi:") or ("/" in source and not source.startswith((".", "/", "~")))
-    if remote and source not in catalog.names() and not Path(source).exists():
+    if remote and catalog.canonical(source) is None and not Path(source).exists():
         from lamina.checkpoint.sources import resolve
 
         return lamina.architecture(resolve(source, config_only=True))
@@ -53,7 +53,8 @@ def show(
     if paths:
         print_lines(["every field that is set", *listed(list(fields(arch)))])
         return
-    said = sheet(arch, catalog.source(source) if source in catalog.names() else None)
+    known = catalog.canonical(source)
+    said = sheet(arch, catalog.source(known) if known else None)
     if json:
         print_json(said)
     else:
