@@ -2,9 +2,9 @@
 
 python bench/linear.py [--threads 2] [--rounds 9] [--json FILE]
 
-All the projections of SmolLM2-135M in float32, each layer with weights of its own: they are read from memory, as in
-decoding, and not from a cache. Three ways take turns, and medians are compared: `torch` is F.linear; `batch` cuts the
-outputs into one product a thread (torch.bmm); `native` is what lamina.ops.linear does.
+All projections of SmolLM2-135M in float32, each with a weight of its own: they are read from memory, as in decoding,
+and not from a cache. Three ways take turns, and medians are compared: `torch` is F.linear, `batch` is a product for
+each thread's share of the outputs (torch.bmm), `native` is lamina.ops.linear.
 """
 
 from __future__ import annotations
@@ -20,27 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import lamina
-from lamina.arch import GLU, Attention
 from lamina.ops import backend
 from lamina.ops.linear import FEW, linear
 
-
-def shapes() -> list[tuple[int, int]]:
-    """Outputs and inputs of every projection of the model, the head last."""
-    arch, found = lamina.architecture("smollm2-135m"), []
-    for block in arch.blocks:
-        mixer, mlp = (branch.op for branch in block.branches)
-        assert isinstance(mixer, Attention)
-        assert isinstance(mlp, GLU)
-        queries, keys = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
-        found += [(queries, arch.width), (keys, arch.width), (keys, arch.width), (arch.width, queries)]
-        found += [(mlp.inner, arch.width), (mlp.inner, arch.width), (arch.width, mlp.inner)]
-    return [*found, (arch.vocab, arch.width)]
+SHAPES = 30 * [*2 * [(576, 576), (192, 576), (1536, 576)], (576, 1536)] + [(49152, 576)]
 
 
 def batch(x: Tensor, weight: Tensor) -> Tensor:
-    """The product as one of each thread's share of the outputs."""
     pieces, (outputs, inputs) = torch.get_num_threads(), weight.shape
     if outputs % pieces:
         return F.linear(x, weight)
@@ -53,20 +39,19 @@ WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"torch": F.linear, "batch
 
 @torch.inference_mode()
 def measure(weights: list[Tensor], tokens: int, rounds: int) -> dict[str, float]:
-    """Seconds for all the weights, each way."""
-    inputs, times = {w.shape[1]: torch.randn(tokens, w.shape[1]) for w in weights}, {name: [] for name in WAYS}
+    """Median seconds for all the weights, each way."""
+    inputs, times = {n: torch.randn(tokens, n) for n in (576, 1536)}, {name: [] for name in WAYS}
+    for weight in weights[-8:]:  # a layer and the head
+        exact = F.linear(inputs[weight.shape[1]].double(), weight.double())
+        for name, way in WAYS.items():
+            error = (way(inputs[weight.shape[1]], weight) - exact).abs().max() / exact.abs().max()
+            assert error < 1e-5, f"{name} computes something else"
     for turn in range(rounds + 1):
         for name, way in WAYS.items():
             start = time.perf_counter()
             for weight in weights:
                 way(inputs[weight.shape[1]], weight)
-            if turn:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
-    for weight in weights[-8:]:
-        exact = F.linear(inputs[weight.shape[1]].double(), weight.double())
-        for name, way in WAYS.items():
-            error = (way(inputs[weight.shape[1]], weight) - exact).abs().max() / exact.abs().max()
-            assert error < 1e-5, f"{name} computes something else"
+            times[name] += [time.perf_counter() - start] if turn else []  # the first round warms up
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
@@ -78,14 +63,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     assert backend()["cpu"] == "native", backend()["cpu"]
-    weights = [torch.randn(shape) for shape in shapes()]
+    weights = [torch.randn(shape) for shape in SHAPES]
     size = sum(weight.nbytes for weight in weights)
-    print(f"{size / 1e6:.0f} MB of weights, {options.threads} threads; ms and GB/s")
-    print(f"{'tokens':6} {'torch':>16} {'batch':>16} {'native':>16} {'torch/native':>13}")
     rows = {tokens: measure(weights, tokens, options.rounds) for tokens in range(1, FEW + 1)}
+    print(f"{size / 1e6:.0f} MB of weights, {options.threads} threads; milliseconds, GB/s")
+    print(f"{'tokens':6} " + " ".join(f"{name:>16}" for name in WAYS) + f" {'native':>8}")
     for tokens, row in rows.items():
         cells = " ".join(f"{seconds * 1e3:8.1f} {size / seconds / 1e9:7.1f}" for seconds in row.values())
-        print(f"{tokens:6} {cells} {row['torch'] / row['native']:12.2f}x")
+        print(f"{tokens:6} {cells} {row['torch'] / row['native']:7.2f}x")
     if options.json:
         versions = {"torch": torch.__version__, "threads": options.threads}
         options.json.write_text(json.dumps({"versions": versions, "bytes": size, "seconds": rows}, indent=1) + "\n")

@@ -27,5 +27,5 @@ def test_no_two_names_are_alike():
 
 
 def test_an_unknown_name_gets_the_nearest():
-    with pytest.raises(lamina.LaminaError, match="did you mean 'qwen3-0.6b'"):
+    with pytest.raises(lamina.LaminaError, match=r"did you mean 'qwen3-0\.6b'"):
         lamina.architecture("qwen3-0.6bb")

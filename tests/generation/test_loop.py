@@ -168,7 +168,12 @@ def test_the_end_of_sequence_token_has_no_text_but_lets_go_of_what_was_held(spea
     duck = text.encode("🦆")[:2]
     model = speaker({"x": [*text.encode("mat"), *duck, eos]}, eos_ids=[eos])
     tokens = list(generate(model, "x", stop="matter"))
-    assert tokens[-1] == Token(0, eos, text.decode(text.encode("mat") + duck), "eos")
+    last = tokens[-1]
+    expected = (0, eos, text.decode(text.encode("mat") + duck), "eos")
+    assert (last.row, last.id, last.text, last.finished) == expected
+    assert last == eos
+    assert f"{last}" == str(last) == last.text
+    assert repr(last) == repr(Token(*expected))
     assert all(t.text == "" for t in tokens[:-1])
 
 

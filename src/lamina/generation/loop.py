@@ -44,18 +44,31 @@ class Model(Protocol):
     ) -> Tensor: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One new token of one prompt.
+class Token(int):
+    """One new token of one prompt: its id, which prints as its text.
 
     `text` is what became certain with it: empty while a character or a possible stop string is open. The
     end-of-sequence token has none of its own. The texts of a row joined are its whole continuation.
     """
 
     row: int
-    id: int
     text: str
-    finished: Finished | None = None
+    finished: Finished | None
+
+    def __new__(cls, row: int, id: int, text: str, finished: Finished | None = None) -> Token:
+        token = super().__new__(cls, id)
+        token.row, token.text, token.finished = row, text, finished
+        return token
+
+    @property
+    def id(self) -> int:
+        return int(self)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Token(row={self.row}, id={self.id}, text={self.text!r}, finished={self.finished!r})"
 
 
 @dataclass(slots=True)
