@@ -79,7 +79,10 @@ def _one_query(q: Tensor, k: Tensor, v: Tensor, scale: float, groups: int) -> Te
     """A single query that sees every key: keys are read once for each group, not once for each head."""
     batch, heads, _, dim = q.shape
     rows = k.stride(2) == v.stride(2) == dim and k.stride() == v.stride() and k.shape == v.shape and k.stride(3) == 1
-    if rows and k.dtype == torch.float32 and (native := usable(q)):
+    alike = (
+        k.dtype == v.dtype == torch.float32 and k.is_cpu and v.is_cpu and len(k) == batch and heads % k.shape[1] == 0
+    )
+    if rows and alike and (native := usable(q)):
         out, scores = torch.empty_like(q), q.new_empty(batch * heads * k.shape[2])
         places = q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), scores.data_ptr()
         sizes = batch, heads, k.shape[1], k.shape[2], dim, k.stride(0), k.stride(1)
