@@ -466,3 +466,24 @@ def test_a_damaged_file_is_made_anew(expected, cache, damage):
     assert relative(logits, expected) <= 1e-6
     assert kept(cache) == target
     assert b"few_tokens" in target.read_bytes()
+
+
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+@pytest.mark.parametrize(
+    ("batch", "heads", "tokens", "rows"), [(1, 1, 1, 1), (1, 3, 5, 1), (2, 3, 37, 1), (3, 5, 7, 3)]
+)
+def test_rotate_equals_its_twin(layout, batch, heads, tokens, rows):
+    """Heads that stand at strides, tables shared by all rows or one for each."""
+    from lamina.arch import Rotary
+    from lamina.ops.rotary import rotate, rotate_reference, tables
+
+    rotary = Rotary(base=100.0, dim=6, layout=layout)
+    wide = torch.randn(batch, tokens, heads * 6 + 11, generator=torch.Generator().manual_seed(0))
+    x = wide[..., 4 : 4 + heads * 6].view(batch, tokens, heads, 6).transpose(1, 2)
+    positions = torch.arange(tokens) + 13 * torch.arange(rows)[:, None]
+    with torch.no_grad():
+        cos, sin = (table[:, None] for table in tables(rotary, positions, tokens, torch.float32))
+        got = rotate(x, rotary, cos, sin)
+    for row in range(batch):
+        expected = rotate_reference(x[row : row + 1], rotary, positions[row if rows > 1 else 0])
+        assert float((got[row] - expected[0]).abs().max()) <= 1e-6

@@ -39,11 +39,39 @@ void few_tokens(const float *w, const float *x, float *y, long outputs, long inp
 }
 
 /* y = x / sqrt(mean(x^2) + eps) * (offset + w), for each token */
-void rms_norm(const float *x, const float *w, float *y, long tokens, long width, float eps, float offset) {
-    for (long t = 0; t < tokens; t++, x += width, y += width) {
-        float scale = 1 / sqrtf(dot(x, x, width) / width + eps);
+void rms_norm(const float *x, const float *w, float *y, long tokens, long width, float eps, float offset, int threads) {
+#pragma omp parallel for num_threads(threads) if (tokens > 8)
+    for (long t = 0; t < tokens; t++) {
+        const float *in = x + t * width;
+        float *out = y + t * width, scale = 1 / sqrtf(dot(in, in, width) / width + eps);
 #pragma omp simd
-        for (long i = 0; i < width; i++) y[i] = x[i] * scale * (offset + w[i]);
+        for (long i = 0; i < width; i++) out[i] = in[i] * scale * (offset + w[i]);
+    }
+}
+
+/* The first dim numbers of each head turned by the angles of its token; heads and tokens of x stand at strides.
+ * x [batch heads tokens .]; cos, sin [1 or batch, tokens, dim], sin signed; y [batch heads tokens dim];
+ * the partner of number i is i + 1 or i - 1 if interleaved, else half of dim away */
+void rotate(const float *x, const float *cosine, const float *sine, float *y, long batch, long heads, long tokens,
+            long dim, long batch_stride, long head_stride, long token_stride, long table_stride, int interleaved,
+            int threads) {
+    long half = dim / 2;
+#pragma omp parallel for num_threads(threads) if (batch * heads * tokens > 64)
+    for (long row = 0; row < batch * heads * tokens; row++) {
+        long t = row % tokens, h = row / tokens % heads, b = row / tokens / heads;
+        const float *in = x + b * batch_stride + h * head_stride + t * token_stride;
+        const float *c = cosine + b * table_stride + t * dim, *s = sine + b * table_stride + t * dim;
+        float *out = y + row * dim;
+        if (interleaved)
+            for (long i = 0; i < dim; i += 2) {
+                out[i] = in[i] * c[i] + in[i + 1] * s[i];
+                out[i + 1] = in[i + 1] * c[i + 1] + in[i] * s[i + 1];
+            }
+        else
+            for (long i = 0; i < half; i++) {
+                out[i] = in[i] * c[i] + in[i + half] * s[i];
+                out[i + half] = in[i + half] * c[i + half] + in[i] * s[i + half];
+            }
     }
 }
 

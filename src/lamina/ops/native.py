@@ -29,7 +29,8 @@ FLAGS = "-O3 -march=native -fopenmp -shared -fPIC -std=c11"
 _P, _L, _F, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
 SIGNATURES = {
     "few_tokens": (_P, _P, _P, _L, _L, _L, _I),
-    "rms_norm": (_P, _P, _P, _L, _L, _F, _F),
+    "rms_norm": (_P, _P, _P, _L, _L, _F, _F, _I),
+    "rotate": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _L, _I, _I),
     "attend_all": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _F, _I),
 }
 

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lamina.ops.linear import FEW
 from lamina.ops.native import usable
 
 
@@ -24,9 +23,10 @@ def rms_norm(
         y = x.float()
         return (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
     width = x.shape[-1]
-    if x.numel() <= FEW * width and (native := usable(x, weight)):
+    if native := usable(x, weight):
         y = torch.empty_like(x)
-        native.rms_norm(x.data_ptr(), weight.data_ptr(), y.data_ptr(), x.numel() // width, width, eps, offset)
+        places = x.data_ptr(), weight.data_ptr(), y.data_ptr()
+        native.rms_norm(*places, x.numel() // width, width, eps, offset, torch.get_num_threads())
         return y
     scale = weight.float() + offset if offset else weight.float()
     return F.rms_norm(x.float(), (width,), scale, eps).to(x.dtype)

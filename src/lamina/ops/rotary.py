@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 
@@ -17,6 +18,7 @@ from lamina.arch.position import (
     Rotary,
     YarnScaling,
 )
+from lamina.ops.native import usable
 
 
 @functools.lru_cache(maxsize=256)
@@ -87,12 +89,26 @@ def rotate(x: Float[Tensor, "B H T K"], rotary: Rotary, cos: Tensor, sin: Tensor
     """Turn the first `rotary.dim` dimensions of each head by the angles of `tables`."""
     dim = rotary.dim
     turned, rest = (x, None) if dim == x.shape[-1] else (x[..., :dim], x[..., dim:])
+    whole = rest is None and x.stride(-1) == 1 and x.dtype == cos.dtype and x.device == cos.device
+    if whole and (native := usable(cos, sin)):
+        return _native(native, x, rotary, cos, sin)
     if rotary.layout == "half":
         partner = turned.roll(dim // 2, -1)
     else:
         partner = turned.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     out = torch.addcmul(turned * cos, partner, sin)
     return out if rest is None else torch.cat([out, rest], -1)
+
+
+def _native(native: ctypes.CDLL, x: Tensor, rotary: Rotary, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotate` of whole heads, where x may be strided."""
+    batch, heads, tokens, dim = x.shape
+    y = x.new_empty(batch, heads, tokens, dim)
+    table = tokens * dim if len(cos) > 1 else 0
+    places = x.data_ptr(), cos.data_ptr(), sin.data_ptr(), y.data_ptr()
+    sizes = batch, heads, tokens, dim, *x.stride()[:3], table
+    native.rotate(*places, *sizes, rotary.layout == "interleaved", torch.get_num_threads())
+    return y
 
 
 def rotate_reference(x: Tensor, rotary: Rotary, positions: Tensor, length: int = 0) -> Tensor:
