@@ -146,7 +146,7 @@ def test_shapes_that_disagree_raise_and_read_nothing(calls):
 
 @pytest.mark.parametrize("magnitude", [1e-15, 1e-3, 1.0, 1e4, 1e15], ids=str)
 @pytest.mark.parametrize("offset", [0.0, 1.0])
-@pytest.mark.parametrize("shape", [(1,), (1, 3), (2, 3, 7), (8, 11), (1, 1, 577)], ids=str)
+@pytest.mark.parametrize("shape", [(1,), (1, 3), (2, 3, 7), (8, 11), (3, 13, 11), (1, 1, 577)], ids=str)
 def test_rms_norm(calls, shape, offset, magnitude):
     """`eps` is chosen so that it matters: it is as large as the mean square."""
     x, weight, eps = normal(*shape) * magnitude, normal(shape[-1], seed=1), magnitude * magnitude
@@ -167,8 +167,8 @@ def test_rms_norm_of_zeros_is_zero(calls):
 
 @pytest.mark.parametrize(
     "x",
-    [normal(9, 5), normal(2, 5).bfloat16(), normal(2, 5).double(), normal(5, 2).T, normal(4, 5)[::2]],
-    ids=["nine-tokens", "bfloat16", "float64", "transposed", "every-other"],
+    [normal(2, 5).bfloat16(), normal(2, 5).double(), normal(5, 2).T, normal(4, 5)[::2]],
+    ids=["bfloat16", "float64", "transposed", "every-other"],
 )
 def test_rms_norm_leaves_the_rest_to_torch(calls, x):
     weight = normal(5, seed=1)
@@ -373,14 +373,14 @@ def test_a_process_that_turns_it_off(expected, tmp_path):
     backend, logits = result(tmp_path / "out", process)
     assert backend == "torch: turned off by LAMINA_NATIVE=0"
     assert not (tmp_path / "cache").exists()
-    assert torch.equal(logits.double(), expected)
+    assert relative(logits, expected) <= 1e-6
 
 
 def test_a_process_without_a_compiler(expected, tmp_path):
     process = start(tmp_path / "out", tmp_path / "cache", CC="/nonexistent")
     backend, logits = result(tmp_path / "out", process)
     assert backend == "torch: not compiled ([Errno 2] No such file or directory: '/nonexistent')"
-    assert torch.equal(logits.double(), expected)
+    assert relative(logits, expected) <= 1e-6
 
 
 def test_a_second_process_starts_no_compiler(expected, cache, tmp_path):
@@ -430,7 +430,7 @@ def test_a_broken_compiler_means_torch_and_says_why(expected, cache, monkeypatch
     backend, logits = run()
     assert backend.startswith("torch: not compiled (")
     assert said in backend
-    assert torch.equal(logits.double(), expected)
+    assert relative(logits, expected) <= 1e-6
     assert list((cache / "native").iterdir()) == []  # nothing is kept that does not load
 
 
@@ -440,7 +440,7 @@ def test_a_cache_that_cannot_be_written_means_torch(expected, cache):
     backend, logits = run()
     assert backend.startswith("torch: not compiled (")
     assert str(cache) in backend
-    assert torch.equal(logits.double(), expected)
+    assert relative(logits, expected) <= 1e-6
 
 
 def test_a_user_without_a_home_means_torch(expected, cache, monkeypatch):
@@ -450,7 +450,7 @@ def test_a_user_without_a_home_means_torch(expected, cache, monkeypatch):
     monkeypatch.setattr("lamina.checkpoint.registry.cache_directory", nowhere)
     backend, logits = run()
     assert backend == "torch: not compiled (Could not determine home directory.)"
-    assert torch.equal(logits.double(), expected)
+    assert relative(logits, expected) <= 1e-6
 
 
 @pytest.mark.parametrize("damage", ["", "rubbish", "another library"])
@@ -469,14 +469,13 @@ def test_a_damaged_file_is_made_anew(expected, cache, damage):
 
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
-@pytest.mark.parametrize(
-    ("batch", "heads", "tokens", "rows"), [(1, 1, 1, 1), (1, 3, 5, 1), (2, 3, 37, 1), (3, 5, 7, 3)]
-)
-def test_rotate_equals_its_twin(layout, batch, heads, tokens, rows):
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (1, 3, 5, 1), (2, 3, 37, 1), (3, 5, 7, 3)])
+def test_rotate_equals_its_twin(layout, sizes):
     """Heads that stand at strides, tables shared by all rows or one for each."""
     from lamina.arch import Rotary
     from lamina.ops.rotary import rotate, rotate_reference, tables
 
+    batch, heads, tokens, rows = sizes
     rotary = Rotary(base=100.0, dim=6, layout=layout)
     wide = torch.randn(batch, tokens, heads * 6 + 11, generator=torch.Generator().manual_seed(0))
     x = wide[..., 4 : 4 + heads * 6].view(batch, tokens, heads, 6).transpose(1, 2)
