@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lamina.arch import Architecture, Attention, Rotary
+from lamina.arch import Architecture, Rotary
 from lamina.arch.diff import differences
 from lamina.arch.edit import rewritten
 from lamina.arch.norm import RMSNorm
@@ -18,6 +18,7 @@ from lamina.checkpoint.safetensors import save_sharded
 from lamina.checkpoint.staging import staged_directory
 from lamina.errors import LaminaError
 from lamina.families import family_named, read_config
+from lamina.nn.attention import Attention
 from lamina.nn.basic import RMSNorm as RMSNormModule
 from lamina.nn.build import empty
 from lamina.nn.decoder import Model
@@ -104,9 +105,10 @@ def _changes(model: Model, published: Architecture) -> dict[str, Change]:
         if isinstance(ours, RMSNormModule) and isinstance(other, RMSNormModule) and ours.offset != other.offset:
             changes[f"{name}.weight"] = lambda w, shift=ours.offset - other.offset: w + shift
     for name, ours in model.named_modules():
-        mine, other = getattr(ours, "value", None), getattr(theirs[name], "value", None)
-        if not isinstance(mine, Attention) or not isinstance(other, Attention):
+        twin = theirs[name]
+        if not isinstance(ours, Attention) or not isinstance(twin, Attention):
             continue
+        mine, other = ours.value, twin.value
         if mine.rotary is None or other.rotary is None or mine.rotary.layout == other.rotary.layout:
             continue
         turn = _turned(mine.head_dim, mine.rotary)

@@ -25,14 +25,16 @@ def _sizes(c: Config, vocab: int, context: int) -> common.Sizes:
     return common.sizes(c, 1e-6, key, usual, head_dim=256, kv_heads=4, default_context=context, vocab=vocab)
 
 
-def _read(c: Config, family: str, s: common.Sizes, rotary: dict[str, Rotary], period: int, caps: tuple) -> Architecture:
+def _read(
+    c: Config, family: str, s: common.Sizes, rotary: dict[str, Rotary], period: int, caps: tuple, qk_norm: bool
+) -> Architecture:
     """`caps` are the family's soft-caps of scores and of logits for configs that do not name theirs."""
     norm, bias = RMSNorm(eps=s.eps, offset=1.0), c.bool("attention_bias", False)
     window = {"full_attention": None, "sliding_attention": c.count("sliding_window", 4096)}
     shared: dict[str, Any] = {"bias": bias, "output_bias": bias}
     shared["scale"] = c.float("query_pre_attn_scalar", 256.0) ** -0.5
     shared["softcap"] = c.float("attn_logit_softcapping", None if "attn_logit_softcapping" in c.data else caps[0])
-    shared["qk_norm"] = QKNorm(norm=norm) if family == "gemma3" else None
+    shared["qk_norm"] = QKNorm(norm=norm) if qk_norm else None
     c.only("use_bidirectional_attention", False)
     made = {
         kind: Block(
@@ -52,7 +54,7 @@ def _read(c: Config, family: str, s: common.Sizes, rotary: dict[str, Rotary], pe
 def read_gemma2(c: Config) -> Architecture:
     s = _sizes(c, 256000, 8192)
     shared = s.rotary(c)
-    return _read(c, "gemma2", s, dict.fromkeys(rope.LAYER_TYPES, shared), 2, (50.0, 30.0))
+    return _read(c, "gemma2", s, dict.fromkeys(rope.LAYER_TYPES, shared), 2, (50.0, 30.0), qk_norm=False)
 
 
 def read_gemma3(c: Config) -> Architecture:
@@ -60,7 +62,7 @@ def read_gemma3(c: Config) -> Architecture:
     s = _sizes(c, 262208, 131072)
     rotary = {kind: rope.rotary(c, v, s.head_dim, s.context) for kind, v in _two_bases(c).items()}
     c.ignore("follows from layer_types", "_sliding_window_pattern")
-    return _read(c, "gemma3", s, rotary, c.count("sliding_window_pattern", 6), (None, None))
+    return _read(c, "gemma3", s, rotary, c.count("sliding_window_pattern", 6), (None, None), qk_norm=True)
 
 
 def _two_bases(c: Config) -> dict[str, dict[str, Any]]:
