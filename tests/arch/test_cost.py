@@ -16,7 +16,7 @@ import lamina
 from lamina import catalog
 from lamina.arch import Architecture, Attention
 from lamina.arch.edit import rewritten
-from lamina.arch.mixers import seen
+from lamina.arch.measure import seen
 from lamina.errors import LaminaError
 from lamina.families import read_config
 from lamina.ops import attention

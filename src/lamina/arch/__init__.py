@@ -1,8 +1,21 @@
 """What a model is: frozen values, with no torch behind them."""
 
 from lamina.arch.base import Node, Op
-from lamina.arch.feedforward import GLU, MLP
-from lamina.arch.mixers import Attention, CrossAttention, QKNorm, SequenceGLU
+from lamina.arch.feedforward import GLU, MLP, Clamp
+from lamina.arch.mixers import (
+    Attention,
+    CrossAttention,
+    GatedDeltaNet,
+    Indexer,
+    KimiDeltaAttention,
+    LatentAttention,
+    LengthTemperature,
+    Mamba,
+    Mamba2,
+    QKNorm,
+    SequenceGLU,
+    ShortConvolution,
+)
 from lamina.arch.model import (
     Architecture,
     Block,
@@ -18,6 +31,7 @@ from lamina.arch.model import (
     Span,
     TaskEmbedding,
 )
+from lamina.arch.moe import MoE, Router
 from lamina.arch.norm import LayerNorm, RMSNorm
 from lamina.arch.position import (
     DynamicScaling,
@@ -37,17 +51,26 @@ __all__ = [
     "Block",
     "Branch",
     "Causal",
+    "Clamp",
     "CrossAttention",
     "DeepSupervision",
     "DynamicScaling",
     "Embedding",
+    "GatedDeltaNet",
     "Head",
+    "Indexer",
+    "KimiDeltaAttention",
+    "LatentAttention",
     "LayerNorm",
     "LearnedPositions",
+    "LengthTemperature",
     "LinearScaling",
     "Llama3Scaling",
     "LongRopeScaling",
+    "Mamba",
+    "Mamba2",
     "MaskedDiffusion",
+    "MoE",
     "Node",
     "Op",
     "Parallel",
@@ -56,7 +79,9 @@ __all__ = [
     "RMSNorm",
     "Recursion",
     "Rotary",
+    "Router",
     "SequenceGLU",
+    "ShortConvolution",
     "Span",
     "TaskEmbedding",
     "YarnScaling",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lamina.arch.measure import Kept, Shape, Work, numbers
 from lamina.errors import LaminaError
 
 BYTES = {
@@ -69,8 +70,9 @@ class Node(BaseModel, metaclass=_OneSentence):
 class Op(Node):
     """What a residual branch computes: a mixer, a feed-forward, or several in parallel.
 
-    Each knows its own cost, given the width D of the stream it reads and writes; the totals of an
-    architecture are sums of these.
+    Each knows its own cost, given the width D of the stream it reads and writes: the shapes of its weights,
+    what it keeps of a sequence, the work that a token is, and what training saves. The rest is derived, and the
+    totals of an architecture are sums of these.
     """
 
     @property
@@ -78,21 +80,48 @@ class Op(Node):
         """The name of this part within its block, in paths and in parameter names."""
         raise TypeError(f"{type(self).__name__} has no role")
 
+    def weights(self, width: int) -> dict[str, Shape]:
+        """The shape of everything learned, by the name it has in the module."""
+        raise TypeError(f"{type(self).__name__} does not name its weights")
+
+    def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
+        """Forward FLOPs of matrix products; `decoding` is one token after others, where its form may differ."""
+        raise TypeError(f"{type(self).__name__} does not count its FLOPs")
+
+    def keeps(self, width: int) -> tuple[Kept, ...]:
+        """What it keeps of a sequence."""
+        return ()
+
+    def saved(self, width: int) -> int:
+        """Numbers of each token that the backward pass needs, when nothing is computed again."""
+        raise TypeError(f"{type(self).__name__} does not say what training saves")
+
+    def unused(self, width: int) -> int:
+        """How many of its parameters one token does not use."""
+        return 0
+
+    # -- derived
+
     def parameters(self, width: int) -> int:
         """How many numbers are learned."""
-        raise TypeError(f"{type(self).__name__} does not count its parameters")
+        return numbers(self.weights(width).values())
 
     def active_parameters(self, width: int) -> int:
         """How many of them one token uses."""
-        return self.parameters(width)
+        return self.parameters(width) - self.unused(width)
 
-    def state_bytes(self, context: int, itemsize: int, memory: int = 0) -> int:
+    def state_bytes(self, width: int, context: int, itemsize: float, memory: int = 0) -> int:
         """Bytes that one sequence of `context` tokens (and `memory` cross-attended ones) leaves behind."""
-        return 0
+        total = 0.0
+        for kept in self.keeps(width):
+            each = bytes_of(kept.dtype) if kept.dtype else itemsize
+            total += kept.entries(context, memory) * kept.numbers * each
+        return int(total)
 
     def flops(self, width: int, tokens: int, context: int, memory: int = 0, causal: bool = True) -> int:
         """Forward FLOPs of `tokens` new tokens after `context` earlier ones; a multiply-accumulate is 2.
 
         Tokens see those before them when `causal`, and all others when not.
         """
-        raise TypeError(f"{type(self).__name__} does not count its FLOPs")
+        decoding = causal and tokens == 1 and context > 0
+        return self.work(width, memory, decoding).flops(tokens, context, causal)

@@ -9,12 +9,36 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, Validati
 
 from lamina.arch.base import Node, Op, bytes_of, describe
 from lamina.arch.feedforward import GLU, MLP
-from lamina.arch.mixers import Attention, CrossAttention, SequenceGLU
+from lamina.arch.measure import Kept, Shape, Work, within
+from lamina.arch.mixers import (
+    Attention,
+    CrossAttention,
+    GatedDeltaNet,
+    KimiDeltaAttention,
+    LatentAttention,
+    Mamba,
+    Mamba2,
+    SequenceGLU,
+    ShortConvolution,
+)
+from lamina.arch.moe import MoE
 from lamina.arch.norm import Norm
 from lamina.arch.position import LearnedPositions
 from lamina.errors import LaminaError
 
-SingleOp = Annotated[Attention | CrossAttention | SequenceGLU | MLP | GLU, Field(discriminator="kind")]
+AnyMixer = (
+    Attention
+    | CrossAttention
+    | GatedDeltaNet
+    | KimiDeltaAttention
+    | LatentAttention
+    | Mamba
+    | Mamba2
+    | SequenceGLU
+    | ShortConvolution
+)
+AnyFeedForward = MLP | GLU | MoE
+SingleOp = Annotated[AnyMixer | AnyFeedForward, Field(discriminator="kind")]
 
 
 def named(ops: tuple[Op, ...]) -> dict[str, Op]:
@@ -39,20 +63,30 @@ class Parallel(Op):
     def named_ops(self) -> dict[str, Op]:
         return named(self.ops)
 
-    def parameters(self, width: int) -> int:
-        return sum(op.parameters(width) for op in self.ops)
+    def weights(self, width: int) -> dict[str, Shape]:
+        return {
+            name: shape
+            for role, op in self.named_ops().items()
+            for name, shape in within(role, op.weights(width)).items()
+        }
 
-    def active_parameters(self, width: int) -> int:
-        return sum(op.active_parameters(width) for op in self.ops)
+    def unused(self, width: int) -> int:
+        return sum(op.unused(width) for op in self.ops)
 
-    def state_bytes(self, context: int, itemsize: int, memory: int = 0) -> int:
-        return sum(op.state_bytes(context, itemsize, memory) for op in self.ops)
+    def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
+        parts = [op.work(width, memory, decoding) for op in self.ops]
+        pairs = tuple(pair for part in parts for pair in part.pairs)
+        return Work(sum(part.token for part in parts), pairs, sum(part.once for part in parts))
 
-    def flops(self, width: int, tokens: int, context: int, memory: int = 0, causal: bool = True) -> int:
-        return sum(op.flops(width, tokens, context, memory, causal) for op in self.ops)
+    def keeps(self, width: int) -> tuple[Kept, ...]:
+        return tuple(kept for op in self.ops for kept in op.keeps(width))
+
+    def saved(self, width: int) -> int:
+        """The input, which they share, is saved once."""
+        return sum(op.saved(width) for op in self.ops) - (len(self.ops) - 1) * width
 
 
-AnyOp = Annotated[Attention | CrossAttention | SequenceGLU | MLP | GLU | Parallel, Field(discriminator="kind")]
+AnyOp = Annotated[AnyMixer | AnyFeedForward | Parallel, Field(discriminator="kind")]
 
 
 class Branch(Node):
@@ -303,7 +337,8 @@ class Architecture(Node):
         if self.bidirectional:
             return 0  # every step reads the whole sequence again
         history = 8 * context if self.depends_on_length else 0
-        per_block = self._per_block(lambda b: sum(op.state_bytes(context, itemsize, memory) for op in b.ops()))
+        read = (self.width, context, itemsize, memory)
+        per_block = self._per_block(lambda block: sum(op.state_bytes(*read) for op in block.ops()))
         return batch * (sum(per_block) + history)
 
     def flops(self, tokens: int = 1, context: int = 0, memory: int = 0) -> int:

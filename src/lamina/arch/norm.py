@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat
 
 from lamina.arch.base import Node
+from lamina.arch.measure import Shape
 
 
 class RMSNorm(Node):
@@ -21,6 +22,9 @@ class RMSNorm(Node):
     offset: float = 0.0
     weight: bool = True
 
+    def weights(self, width: int) -> dict[str, Shape]:
+        return {"weight": (width,)} if self.weight else {}
+
     def parameters(self, width: int) -> int:
         return width if self.weight else 0
 
@@ -34,6 +38,9 @@ class LayerNorm(Node):
     kind: Literal["layer_norm"] = "layer_norm"
     eps: NonNegativeFloat = 1e-5
     bias: bool = True
+
+    def weights(self, width: int) -> dict[str, Shape]:
+        return {"weight": (width,), "bias": (width,)} if self.bias else {"weight": (width,)}
 
     def parameters(self, width: int) -> int:
         return width * (1 + self.bias)

@@ -21,8 +21,18 @@ def names() -> list[str]:
 
 
 def canonical(name: str) -> str | None:
-    """The catalog's own spelling of a name: case, and a dash for a dot, do not matter; None if it has no such entry."""
-    return {_plain(known): known for known in _entries()}.get(_plain(name))
+    """The entry that a name means: case, and a dash for a dot, do not matter; None if there is none.
+
+    A model that shares an entry's architecture (its `also`) is known by its own name too.
+    """
+    plain = _plain(name)
+    found = {_plain(known): known for known in _entries()}.get(plain)
+    return found or _also().get(plain)
+
+
+@functools.cache
+def _also() -> dict[str, str]:
+    return {_plain(other["name"]): name for name in _entries() for other in source(name).get("also") or ()}
 
 
 def _plain(name: str) -> str:
@@ -37,8 +47,9 @@ def config(name: str) -> dict[str, Any]:
 def source(name: str) -> dict[str, Any]:
     """What is known of a catalog entry beside its config.
 
-    Keys: config (its kind and source), repository, released, published_parameters, counted_parameters (by
-    building the reference class `counted_with`), state_bytes_per_token (bfloat16), context, article, note;
-    None where nothing is known.
+    Keys: config (its kind and source), repository, released, licence, published_parameters and
+    published_active_parameters, counted_parameters (by building the reference class `counted_with`),
+    state_bytes_per_token (bfloat16), context, article, note, also (models of the same architecture); None where
+    nothing is known.
     """
     return json.loads((_entries()[name] / "source.json").read_text())

@@ -77,7 +77,7 @@ def _published(arch: Architecture, family: str) -> tuple[dict, Architecture]:
     """The config that the family writes, and the architecture that it reads back from it."""
     moved = arch if family == "lamina" else arch.replace(family=family)
     try:
-        config = family_named(family).write(moved)
+        config = family_named(family).written(moved)
         read = read_config(config, "config.json")
     except (AssertionError, AttributeError, StopIteration, LaminaError) as error:
         raise LaminaError(_cannot(family, str(error) or "it has no such parts")) from None

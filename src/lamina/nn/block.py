@@ -13,13 +13,25 @@ from lamina.arch import model as value
 from lamina.arch.base import Op
 from lamina.arch.feedforward import GLU, MLP
 from lamina.arch.mixers import Attention, CrossAttention, SequenceGLU
+from lamina.errors import LaminaError
 from lamina.nn import attention, cross_attention, feedforward
 from lamina.nn.basic import norm
 from lamina.nn.step import Step
 
+NOT_YET = ("chunk", "value_dim", "gate", "sinks", "temperature", "value_norm", "keys_as_values", "kv_from", "clamp")
+"""Fields of parts that run, which do not run yet."""
+
 
 def op_module(op: Op, width: int, slots: Iterator[int]) -> nn.Module:
-    """The module of a mixer or feed-forward; those that keep a state take the next slot."""
+    """The module of a mixer or feed-forward; those that keep a state take the next slot.
+
+    Raises: LaminaError for one that is priced and drawn, but has no module yet.
+    """
+    extra = [field for field in NOT_YET if getattr(op, field, None)]
+    if isinstance(op, Attention) and op.qk_norm and op.qk_norm.after_rotary:
+        extra.append("a QK-norm after the rotation")
+    if extra:
+        raise LaminaError(f"{type(op).__name__} with {extra[0]} can be priced and drawn, but not run yet")
     if isinstance(op, Attention):
         return attention.Attention(op, width, next(slots))
     if isinstance(op, CrossAttention):
@@ -32,7 +44,7 @@ def op_module(op: Op, width: int, slots: Iterator[int]) -> nn.Module:
         return feedforward.GLU(op, width)
     if isinstance(op, value.Parallel):
         return Parallel(op, width, slots)
-    raise TypeError(f"no module for {type(op).__name__}")
+    raise LaminaError(f"{type(op).__name__} can be priced and drawn, but not run yet")
 
 
 class Parallel(nn.Module):

@@ -19,6 +19,7 @@ from lamina.arch import (
     Rotary,
 )
 from lamina.arch.base import Op
+from lamina.errors import LaminaError
 from lamina.published import rope
 from lamina.published.config import Config
 from lamina.published.rules import Layout
@@ -39,17 +40,27 @@ class Family:
     """A lineage: its `model_type`s, config -> value, value -> config, and its tensor names.
 
     `layout` may depend on the value. `signature` names a key by which a config without a model_type is known.
+    A family without `write` and `layout` is read, priced, compared and drawn, and not run yet.
     """
 
     name: str
     model_types: tuple[str, ...]
     read: Callable[[Config], Architecture]
-    write: Callable[[Architecture], dict[str, Any]]
-    layout: Layout | Callable[[Architecture], Layout]
+    write: Callable[[Architecture], dict[str, Any]] | None = None
+    layout: Layout | Callable[[Architecture], Layout] | None = None
     signature: str | None = None
 
     def layout_of(self, arch: Architecture) -> Layout:
+        """Raises: LaminaError if the family's tensors are not mapped yet."""
+        if self.layout is None:
+            raise LaminaError(f"checkpoints of the family {self.name!r} cannot be loaded or saved yet")
         return self.layout if isinstance(self.layout, Layout) else self.layout(arch)
+
+    def written(self, arch: Architecture) -> dict[str, Any]:
+        """The config.json. Raises: LaminaError if the family is only read yet."""
+        if self.write is None:
+            raise LaminaError(f"checkpoints of the family {self.name!r} cannot be loaded or saved yet")
+        return self.write(arch)
 
 
 @dataclass(frozen=True)

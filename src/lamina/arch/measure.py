@@ -1,0 +1,129 @@
+"""The terms in which a part says what it costs: what it keeps of a sequence, and what work a token is.
+
+Everything about costs is derived from these and from the shapes of the weights: totals, tables, charts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+Shape = tuple[int, ...]
+"""Of a weight: rows first, as torch stores it. A vector has one number, a matrix two, a stack of experts three."""
+
+CHUNK = 64
+"""Tokens that the chunked form of a recurrence works on at a time."""
+
+
+class Pairs(NamedTuple):
+    """FLOPs of each pair of a query and a key that it sees.
+
+    A query sees itself and all before it; at most the last (or best) `window` of them; only those of its own
+    `chunk` of so many tokens. With a `stride`, a key stands for that many whole tokens.
+    """
+
+    flops: int
+    window: int | None = None
+    chunk: int | None = None
+    stride: int = 1
+
+    def count(self, tokens: int, context: int, causal: bool = True) -> int:
+        """How many pairs `tokens` new tokens after `context` earlier ones make."""
+        if not causal:
+            return tokens * (context + tokens)
+        if self.chunk:
+            return _within_chunks(context + tokens, self.chunk) - _within_chunks(context, self.chunk)
+        if self.stride > 1:
+            return _strided(context + tokens, self) - _strided(context, self)
+        return seen(tokens, context, self.window)
+
+
+class Work(NamedTuple):
+    """Forward FLOPs of matrix products: of every new token, of pairs, and once before the first token."""
+
+    token: int
+    pairs: tuple[Pairs, ...] = ()
+    once: int = 0
+
+    def flops(self, tokens: int, context: int, causal: bool = True) -> int:
+        first = self.once if not context else 0
+        return first + tokens * self.token + sum(p.flops * p.count(tokens, context, causal) for p in self.pairs)
+
+
+class Kept(NamedTuple):
+    """What a mixer keeps of a sequence: `numbers` for each token, once a sequence, or for each memory token.
+
+    Fields: `window` is how many of the last tokens are kept; with a `stride`, an entry stands for that many
+    whole tokens; `dtype` is the precision where it does not follow the cache's; `read` is how many entries a
+    decoded token reads where it does not read all.
+    """
+
+    kind: Literal["full", "window", "chunk", "latent", "index", "compressed", "recurrent", "convolution", "cross"]
+    numbers: int
+    each: Literal["token", "sequence", "memory"] = "token"
+    window: int | None = None
+    stride: int = 1
+    dtype: str | None = None
+    read: int | None = None
+
+    def entries(self, context: int, memory: int = 0) -> int:
+        """How many entries a sequence of `context` tokens leaves."""
+        if self.each == "sequence":
+            return 1
+        if self.each == "memory":
+            return memory
+        kept = context // self.stride
+        return min(kept, self.window) if self.window else kept
+
+
+def seen(tokens: int, context: int, window: int | None) -> int:
+    """Pairs of a query and a key it sees: `tokens` causal queries after `context` earlier tokens.
+
+    The query at position p sees min(p + 1, window) keys.
+    """
+    if window is None:
+        return tokens * context + tokens * (tokens + 1) // 2
+    growing = max(0, min(tokens, window - context))  # queries that still see everything before them
+    return growing * context + growing * (growing + 1) // 2 + (tokens - growing) * window
+
+
+def _within_chunks(length: int, chunk: int) -> int:
+    """Pairs of the first `length` positions, where position p sees the p mod chunk + 1 last ones."""
+    whole, rest = divmod(length, chunk)
+    return whole * seen(chunk, 0, None) + seen(rest, 0, None)
+
+
+def _strided(length: int, pairs: Pairs) -> int:
+    """Pairs of the first `length` positions, where position p sees min((p + 1) // stride, window) keys."""
+    whole, rest = divmod(length + 1, pairs.stride)  # positions 0 .. length - 1 see 1 // s .. length // s keys
+    full = whole - 1 if pairs.window is None else min(whole - 1, pairs.window)
+    below = pairs.stride * (full * (full + 1) // 2 + (whole - 1 - full) * full) if whole else 0
+    last = whole if pairs.window is None else min(whole, pairs.window)
+    return below + rest * last
+
+
+def numbers(shapes: Iterable[Shape]) -> int:
+    """How many numbers weights of these shapes hold."""
+    total = 0
+    for shape in shapes:
+        size = 1
+        for n in shape:
+            size *= n
+        total += size
+    return total
+
+
+def matrices(weights: dict[str, Shape]) -> int:
+    """Multiply-accumulates of one vector with every matrix among some weights."""
+    return numbers(shape for shape in weights.values() if len(shape) == 2)
+
+
+def linear(name: str, rows: int, columns: int, bias: bool = False) -> dict[str, Shape]:
+    """The weights of a linear map from `columns` numbers to `rows`."""
+    weight = {f"{name}.weight": (rows, columns)}
+    return weight | {f"{name}.bias": (rows,)} if bias else weight
+
+
+def within(name: str, weights: dict[str, Shape]) -> dict[str, Shape]:
+    """The weights of a part, by their names in the whole."""
+    return {f"{name}.{key}": shape for key, shape in weights.items()}

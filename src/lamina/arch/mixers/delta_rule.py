@@ -1,0 +1,138 @@
+"""Linear attention with a delta rule: the state is a matrix that is corrected towards each new value."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt, model_validator
+
+from lamina.arch.measure import CHUNK, Kept, Shape, Work, linear, matrices, within
+from lamina.arch.mixers.base import Mixer
+from lamina.arch.norm import Norm, RMSNorm
+
+
+def delta_rule_flops(key_dim: int, value_dim: int, decoding: bool, chunk: int = CHUNK) -> int:
+    """FLOPs of one token and one head of a delta rule with a state of K x V.
+
+    A single token reads the state twice and writes it once: 6 K V. In chunks of C tokens: scores of keys with
+    keys and of queries with keys (4 C K), the triangular system solved for keys and values (2 C (K + V)),
+    scores times new values (2 C V), and the state read twice and written once.
+    Source: arXiv 2406.06484, section 3 (the chunked form), 2412.06464, eq. 10.
+    """
+    state = 6 * key_dim * value_dim
+    return state if decoding else state + chunk * (6 * key_dim + 4 * value_dim)
+
+
+class GatedDeltaNet(Mixer):
+    """S <- a S + b k (v - (a S)^T k)^T; o = S^T q, with a decay `a` and a step `b` a head and token.
+
+    H key heads serve a multiple of them in value heads; a short causal convolution runs over q, k and v; the
+    output is normalised a head and gated by SiLU of a projection of the input.
+    Source: arXiv 2412.06464; as in Qwen3-Next.
+    """
+
+    kind: Literal["gated_deltanet"] = "gated_deltanet"
+    key_heads: PositiveInt
+    value_heads: PositiveInt
+    key_dim: PositiveInt
+    value_dim: PositiveInt
+    convolution: PositiveInt = 4
+    norm: Norm = RMSNorm()
+    gate: Literal["silu", "sigmoid"] | None = "silu"
+    negative_eigenvalues: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GatedDeltaNet:
+        if self.value_heads % self.key_heads:
+            raise ValueError(f"value_heads ({self.value_heads}) must be a multiple of key_heads ({self.key_heads})")
+        return self
+
+    @property
+    def channels(self) -> int:
+        """Of queries, keys and values together, which the convolution runs over."""
+        return 2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+
+    def weights(self, width: int) -> dict[str, Shape]:
+        keys, values = self.key_heads * self.key_dim, self.value_heads * self.value_dim
+        named = linear("q_proj", keys, width) | linear("k_proj", keys, width) | linear("v_proj", values, width)
+        named |= {"convolution.weight": (self.channels, 1, self.convolution)}
+        named |= linear("step_proj", self.value_heads, width) | linear("decay_proj", self.value_heads, width)
+        named |= {"decay_rate": (self.value_heads,), "decay_bias": (self.value_heads,)}
+        named |= linear("gate_proj", values, width) if self.gate else {}
+        return named | within("norm", self.norm.weights(self.value_dim)) | linear("o_proj", width, values)
+
+    def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
+        rule = self.value_heads * delta_rule_flops(self.key_dim, self.value_dim, decoding)
+        return Work(2 * matrices(self.weights(width)) + 2 * self.channels * self.convolution + rule)
+
+    def keeps(self, width: int) -> tuple[Kept, ...]:
+        """A K x V matrix a value head in float32, and the convolution's last inputs; the same at any length."""
+        matrix = self.value_heads * self.key_dim * self.value_dim
+        tail = self.channels * (self.convolution - 1)
+        return (
+            Kept("recurrent", matrix, each="sequence", dtype="float32"),
+            Kept("convolution", tail, each="sequence"),
+        )
+
+    def saved(self, width: int) -> int:
+        values = self.value_heads * self.value_dim
+        states = self.value_heads * self.key_dim * self.value_dim // CHUNK  # one for every chunk
+        gates = 2 * values if self.gate else 0
+        return width + 3 * self.channels + 4 * self.value_heads + 2 * values + gates + states
+
+
+class KimiDeltaAttention(Mixer):
+    """A gated delta rule whose decay is a vector: each of the K rows of a head's state has its own.
+
+    Decay and output gate come from bottlenecks of `decay_rank` and `gate_rank`; None is a full matrix.
+    Source: arXiv 2510.26692 (Kimi Linear), eq. 1.
+    """
+
+    kind: Literal["kimi_delta_attention"] = "kimi_delta_attention"
+    heads: PositiveInt
+    key_dim: PositiveInt
+    value_dim: PositiveInt
+    convolution: PositiveInt = 4
+    decay_rank: PositiveInt | None
+    gate_rank: PositiveInt | None
+    gate_bias: bool = False
+    norm: Norm = RMSNorm()
+
+    @property
+    def channels(self) -> int:
+        return self.heads * (2 * self.key_dim + self.value_dim)
+
+    def weights(self, width: int) -> dict[str, Shape]:
+        keys, values = self.heads * self.key_dim, self.heads * self.value_dim
+        named = linear("q_proj", keys, width) | linear("k_proj", keys, width) | linear("v_proj", values, width)
+        named |= {"convolution.weight": (self.channels, 1, self.convolution)}
+        named |= linear("step_proj", self.heads, width)
+        named |= _bottleneck("decay", keys, width, self.decay_rank)
+        named |= {"decay_rate": (self.heads,), "decay_bias": (keys,)}
+        named |= _bottleneck("gate", values, width, self.gate_rank, self.gate_bias)
+        return named | within("norm", self.norm.weights(self.value_dim)) | linear("o_proj", width, values)
+
+    def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
+        rule = self.heads * delta_rule_flops(self.key_dim, self.value_dim, decoding)
+        return Work(2 * matrices(self.weights(width)) + 2 * self.channels * self.convolution + rule)
+
+    def keeps(self, width: int) -> tuple[Kept, ...]:
+        """As Gated DeltaNet: a K x V matrix a head in float32, and the convolution's last inputs."""
+        tail = self.channels * (self.convolution - 1)
+        return (
+            Kept("recurrent", self.heads * self.key_dim * self.value_dim, each="sequence", dtype="float32"),
+            Kept("convolution", tail, each="sequence"),
+        )
+
+    def saved(self, width: int) -> int:
+        keys, values = self.heads * self.key_dim, self.heads * self.value_dim
+        states = self.heads * self.key_dim * self.value_dim // CHUNK
+        ranks = (self.decay_rank or 0) + (self.gate_rank or 0)
+        return width + 3 * self.channels + 2 * keys + ranks + 2 * self.heads + 4 * values + states
+
+
+def _bottleneck(name: str, rows: int, width: int, rank: int | None, bias: bool = False) -> dict[str, Shape]:
+    """A map to `rows` numbers through `rank` ones, or straight."""
+    if rank is None:
+        return linear(f"{name}_proj", rows, width, bias)
+    return linear(f"{name}_a_proj", rank, width) | linear(f"{name}_b_proj", rows, rank, bias)

@@ -1,0 +1,115 @@
+"""State-space models: a diagonal recurrence whose coefficients depend on the input."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt, model_validator
+
+from lamina.arch.measure import CHUNK, Kept, Shape, Work, linear, matrices, within
+from lamina.arch.mixers.base import Mixer
+from lamina.arch.norm import Norm, RMSNorm
+
+
+class Mamba2(Mixer):
+    """The state-space dual: H heads of P channels, each with a P x N state and one decay a head and token.
+
+    B and C of N numbers are shared by the heads of each of `groups`. A short convolution runs over x, B and C; the
+    output is gated by SiLU, with a norm in each group (`norm_groups`) before or after the gate, or none.
+    Source: arXiv 2405.21060.
+    """
+
+    kind: Literal["mamba2"] = "mamba2"
+    heads: PositiveInt
+    head_dim: PositiveInt
+    groups: PositiveInt = 1
+    state: PositiveInt
+    convolution: PositiveInt = 4
+    convolution_bias: bool = True
+    bias: bool = False
+    norm: Norm | None = RMSNorm()
+    norm_groups: PositiveInt = 1
+    norm_first: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Mamba2:
+        if self.heads % self.groups:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of groups ({self.groups})")
+        return self
+
+    @property
+    def inner(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def channels(self) -> int:
+        """Of x, B and C together, which the convolution runs over."""
+        return self.inner + 2 * self.groups * self.state
+
+    def weights(self, width: int) -> dict[str, Shape]:
+        named = linear("in_proj", self.inner + self.channels + self.heads, width, self.bias)
+        named |= {"convolution.weight": (self.channels, 1, self.convolution)}
+        named |= {"convolution.bias": (self.channels,)} if self.convolution_bias else {}
+        named |= {"step_bias": (self.heads,), "decay_rate": (self.heads,), "skip": (self.heads,)}
+        named |= within("norm", self.norm.weights(self.inner)) if self.norm else {}
+        return named | linear("o_proj", width, self.inner, self.bias)
+
+    def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
+        """A single token writes and reads the state: 4 P N a head. A chunk adds its inner scores and products."""
+        scan = 4 * self.inner * self.state
+        if not decoding:
+            scan += 2 * CHUNK * (self.groups * self.state + self.inner)
+        return Work(2 * matrices(self.weights(width)) + 2 * self.channels * self.convolution + scan)
+
+    def keeps(self, width: int) -> tuple[Kept, ...]:
+        """A P x N matrix a head in float32, and the convolution's last inputs; the same at any length."""
+        return (
+            Kept("recurrent", self.inner * self.state, each="sequence", dtype="float32"),
+            Kept("convolution", self.channels * (self.convolution - 1), each="sequence"),
+        )
+
+    def saved(self, width: int) -> int:
+        states = self.inner * self.state // CHUNK
+        return width + 3 * self.channels + 4 * self.inner + 2 * self.heads + states
+
+
+class Mamba(Mixer):
+    """The selective scan: each of `inner` channels has N states, a decay a state, and steps from a bottleneck.
+
+    Source: arXiv 2312.00752, algorithm 2. `norms` normalises the step, B and C (Jamba, Falcon-Mamba).
+    """
+
+    kind: Literal["mamba"] = "mamba"
+    inner: PositiveInt
+    state: PositiveInt
+    rank: PositiveInt
+    convolution: PositiveInt = 4
+    convolution_bias: bool = True
+    bias: bool = False
+    norms: Norm | None = None
+
+    def weights(self, width: int) -> dict[str, Shape]:
+        named = linear("in_proj", 2 * self.inner, width, self.bias)
+        named |= {"convolution.weight": (self.inner, 1, self.convolution)}
+        named |= {"convolution.bias": (self.inner,)} if self.convolution_bias else {}
+        named |= linear("x_proj", self.rank + 2 * self.state, self.inner)
+        named |= linear("step_proj", self.inner, self.rank, bias=True)
+        named |= {"decay_rate": (self.inner, self.state), "skip": (self.inner,)}
+        for part, size in (("step", self.rank), ("b", self.state), ("c", self.state)):
+            named |= within(f"{part}_norm", self.norms.weights(size)) if self.norms else {}
+        return named | linear("o_proj", width, self.inner, self.bias)
+
+    def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
+        """The scan is elementwise but for reading the state: 2 N a channel."""
+        products = {name: shape for name, shape in self.weights(width).items() if name != "decay_rate"}
+        return Work(2 * matrices(products) + 2 * self.inner * (self.convolution + self.state))
+
+    def keeps(self, width: int) -> tuple[Kept, ...]:
+        return (
+            Kept("recurrent", self.inner * self.state, each="sequence", dtype="float32"),
+            Kept("convolution", self.inner * (self.convolution - 1), each="sequence"),
+        )
+
+    def saved(self, width: int) -> int:
+        states = self.inner * self.state // CHUNK
+        return width + 7 * self.inner + self.rank + 2 * self.state + states
