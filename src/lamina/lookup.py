@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lamina.arch import Architecture
 from lamina.errors import LaminaError, closest
 from lamina.families import read_config
 
+_EDITED = re.compile(r"(?P<source>.+?):(?P<edits>[A-Za-z_]\w*(\[[^\]=]*\])?(\.[^=:]*)?=.*)")
 _CONFIG_LIMIT = 16 << 20  # bytes; a config.json is a few kilobytes
 
 
@@ -37,7 +39,8 @@ def architecture(source: str | os.PathLike[str] | dict[str, Any] | Architecture)
     """The architecture that `source` names, without reading any weights.
 
     `source` is a catalog name, the path of a config.json or of a directory that holds one, a .gguf file, a
-    config as a dict, or an architecture (returned as it is).
+    config as a dict, or an architecture (returned as it is). A name or path may be followed by edits:
+    `qwen3-0.6b:blocks[*].mixer=gated_deltanet@3:1` (see `lamina.arch.edit.edited`).
 
     Raises: LaminaError, naming what is wrong and what would be accepted.
     """
@@ -46,6 +49,10 @@ def architecture(source: str | os.PathLike[str] | dict[str, Any] | Architecture)
     if isinstance(source, dict):
         return read_config(source, "the given config")
     name = os.fspath(source)
+    if isinstance(source, str) and (match := _EDITED.fullmatch(source)):
+        from lamina.arch.edit import edited
+
+        return edited(architecture(match["source"]), match["edits"]).replace(name=source)
     if (known := catalog.canonical(name)) is not None:
         return read_config(catalog.config(known), known, known)
     path = Path(name).expanduser()

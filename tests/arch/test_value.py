@@ -120,8 +120,8 @@ CONTRADICTIONS = {
         scaling=LongRopeScaling(short=(1, 2, 3), long=(1, 2, 3, 4), original_context=9, attention_factor=1),
     ),
     "a span of blocks needs stop (3) above start (3)": lambda: Span(start=3, stop=3),
-    "high_frequency 1.0 must exceed low_frequency 1.0": lambda: values.Llama3Scaling(
-        factor=2, low_frequency=1, high_frequency=1, original_context=9
+    "high_frequency 0.5 is below low_frequency 1.0": lambda: values.Llama3Scaling(
+        factor=2, low_frequency=1, high_frequency=0.5, original_context=9
     ),
     "recursion names blocks beyond the 1 there are": lambda: RECURSIVE.replace(blocks=RECURSIVE.blocks[:1]),
     "mask_token (97) must be one of the 97 tokens": lambda: DIFFUSION.replace(

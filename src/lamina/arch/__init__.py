@@ -1,38 +1,52 @@
 """What a model is: frozen values, with no torch behind them."""
 
 from lamina.arch.base import Node, Op
-from lamina.arch.feedforward import GLU, MLP, Clamp
+from lamina.arch.block import Block, Branch, Parallel
+from lamina.arch.feedforward import GLU, MLP, Clamp, Squash
 from lamina.arch.mixers import (
+    MLSTM,
+    RGLRU,
     Attention,
+    BlockIndexer,
+    CompressedAttention,
+    CompressedConvolutionalAttention,
+    Compressor,
     CrossAttention,
+    EntryIndexer,
     GatedDeltaNet,
     Indexer,
+    KeyPool,
     KimiDeltaAttention,
     LatentAttention,
+    LearnedTemperature,
+    LengthClip,
     LengthTemperature,
+    LightningAttention,
     Mamba,
     Mamba2,
+    PooledIndexer,
     QKNorm,
+    RelativeAttention,
     SequenceGLU,
     ShortConvolution,
 )
 from lamina.arch.model import (
     Architecture,
-    Block,
-    Branch,
     Causal,
     DeepSupervision,
     Embedding,
     Head,
     MaskedDiffusion,
-    Parallel,
     Parameters,
     Recursion,
     Span,
     TaskEmbedding,
 )
 from lamina.arch.moe import MoE, Router
+from lamina.arch.ngram_memory import NgramMemory
+from lamina.arch.ngrams import NgramTables
 from lamina.arch.norm import LayerNorm, RMSNorm
+from lamina.arch.per_layer import PerLayerInput, PerLayerInputs
 from lamina.arch.position import (
     DynamicScaling,
     LearnedPositions,
@@ -42,28 +56,50 @@ from lamina.arch.position import (
     Rotary,
     YarnScaling,
 )
+from lamina.arch.residual import AffineResidual, GatedResidual, LaurelResidual, ScaledResidual
+from lamina.arch.router_mlp import RouterMLP
+from lamina.arch.short_filter import ShortFilter
+from lamina.arch.streams import AltUp, AttentionResiduals, GatedStreams, HyperConnections
 
 __all__ = [
     "GLU",
     "MLP",
+    "MLSTM",
+    "RGLRU",
+    "AffineResidual",
+    "AltUp",
     "Architecture",
     "Attention",
+    "AttentionResiduals",
     "Block",
+    "BlockIndexer",
     "Branch",
     "Causal",
     "Clamp",
+    "CompressedAttention",
+    "CompressedConvolutionalAttention",
+    "Compressor",
     "CrossAttention",
     "DeepSupervision",
     "DynamicScaling",
     "Embedding",
+    "EntryIndexer",
     "GatedDeltaNet",
+    "GatedResidual",
+    "GatedStreams",
     "Head",
+    "HyperConnections",
     "Indexer",
+    "KeyPool",
     "KimiDeltaAttention",
     "LatentAttention",
+    "LaurelResidual",
     "LayerNorm",
     "LearnedPositions",
+    "LearnedTemperature",
+    "LengthClip",
     "LengthTemperature",
+    "LightningAttention",
     "LinearScaling",
     "Llama3Scaling",
     "LongRopeScaling",
@@ -71,18 +107,28 @@ __all__ = [
     "Mamba2",
     "MaskedDiffusion",
     "MoE",
+    "NgramMemory",
+    "NgramTables",
     "Node",
     "Op",
     "Parallel",
     "Parameters",
+    "PerLayerInput",
+    "PerLayerInputs",
+    "PooledIndexer",
     "QKNorm",
     "RMSNorm",
     "Recursion",
+    "RelativeAttention",
     "Rotary",
     "Router",
+    "RouterMLP",
+    "ScaledResidual",
     "SequenceGLU",
     "ShortConvolution",
+    "ShortFilter",
     "Span",
+    "Squash",
     "TaskEmbedding",
     "YarnScaling",
 ]

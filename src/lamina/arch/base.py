@@ -9,27 +9,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lamina.arch.measure import Kept, Shape, Work, numbers
 from lamina.errors import LaminaError
 
-BYTES = {
-    "float64": 8,
-    "float32": 4,
-    "bfloat16": 2,
-    "float16": 2,
-    "fp8": 1,
-    "int8": 1,
-}
-"""Bytes of one number in each precision that a cache or a weight can be held in."""
-
-
-def bytes_of(dtype: str) -> int:
-    """Bytes of one number of `dtype`.
-
-    Raises: LaminaError for a precision that is not known.
-    """
-    name = str(dtype).removeprefix("torch.")
-    if name not in BYTES:
-        raise LaminaError(f"dtype {dtype!r} is not known; known: {', '.join(BYTES)}")
-    return BYTES[name]
-
 
 def describe(error: ValidationError) -> str:
     """The first thing wrong in a value, as `path: what is wrong`."""
@@ -112,11 +91,7 @@ class Op(Node):
 
     def state_bytes(self, width: int, context: int, itemsize: float, memory: int = 0) -> int:
         """Bytes that one sequence of `context` tokens (and `memory` cross-attended ones) leaves behind."""
-        total = 0.0
-        for kept in self.keeps(width):
-            each = bytes_of(kept.dtype) if kept.dtype else itemsize
-            total += kept.entries(context, memory) * kept.numbers * each
-        return int(total)
+        return sum(kept.bytes(context, itemsize, memory) for kept in self.keeps(width))
 
     def flops(self, width: int, tokens: int, context: int, memory: int = 0, causal: bool = True) -> int:
         """Forward FLOPs of `tokens` new tokens after `context` earlier ones; a multiply-accumulate is 2.

@@ -15,6 +15,15 @@ CHUNK = 64
 """Tokens that the chunked form of a recurrence works on at a time."""
 
 
+Keeping = Literal[
+    "full", "window", "chunk", "latent", "index", "compressed", "cross", "recurrent", "convolution", "carry", "tokens"
+]
+"""What is kept of a sequence, by what it is."""
+
+FIXED = {"float32": 4, "int64": 8}
+"""Bytes of a number in the precisions that a state holds whatever the cache's is."""
+
+
 class Pairs(NamedTuple):
     """FLOPs of each pair of a query and a key that it sees.
 
@@ -58,7 +67,7 @@ class Kept(NamedTuple):
     decoded token reads where it does not read all.
     """
 
-    kind: Literal["full", "window", "chunk", "latent", "index", "compressed", "recurrent", "convolution", "cross"]
+    kind: Keeping
     numbers: int
     each: Literal["token", "sequence", "memory"] = "token"
     window: int | None = None
@@ -74,6 +83,14 @@ class Kept(NamedTuple):
             return memory
         kept = context // self.stride
         return min(kept, self.window) if self.window else kept
+
+    def entry_bytes(self, itemsize: float) -> float:
+        """Bytes of one entry, in a cache of so many bytes a number."""
+        return self.numbers * (FIXED[self.dtype] if self.dtype else itemsize)
+
+    def bytes(self, context: int, itemsize: float, memory: int = 0) -> int:
+        """Bytes that a sequence of `context` tokens leaves."""
+        return int(self.entries(context, memory) * self.entry_bytes(itemsize))
 
 
 def seen(tokens: int, context: int, window: int | None) -> int:

@@ -2,147 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from lamina.arch.base import Node, Op, bytes_of, describe
-from lamina.arch.feedforward import GLU, MLP
-from lamina.arch.measure import Kept, Shape, Work, within
-from lamina.arch.mixers import (
-    Attention,
-    CrossAttention,
-    GatedDeltaNet,
-    KimiDeltaAttention,
-    LatentAttention,
-    Mamba,
-    Mamba2,
-    SequenceGLU,
-    ShortConvolution,
-)
-from lamina.arch.moe import MoE
+from lamina.arch.base import Node, Op, describe
+from lamina.arch.bill import lines
+from lamina.arch.block import Block
+from lamina.arch.measure import Shape, Work, linear, numbers, within
+from lamina.arch.mixers import Attention
+from lamina.arch.ngrams import NgramTables
 from lamina.arch.norm import Norm
+from lamina.arch.per_layer import PerLayerInputs
 from lamina.arch.position import LearnedPositions
+from lamina.arch.precision import cache_bytes
+from lamina.arch.streams import AnyStreams
 from lamina.errors import LaminaError
 
-AnyMixer = (
-    Attention
-    | CrossAttention
-    | GatedDeltaNet
-    | KimiDeltaAttention
-    | LatentAttention
-    | Mamba
-    | Mamba2
-    | SequenceGLU
-    | ShortConvolution
-)
-AnyFeedForward = MLP | GLU | MoE
-SingleOp = Annotated[AnyMixer | AnyFeedForward, Field(discriminator="kind")]
-
-
-def named(ops: tuple[Op, ...]) -> dict[str, Op]:
-    """Ops by their role; the second of a role is `role_2`, and so on."""
-    names: dict[str, Op] = {}
-    for op in ops:
-        count = 1 + sum(name.rpartition("_")[0] == op.role or name == op.role for name in names)
-        names[op.role if count == 1 else f"{op.role}_{count}"] = op
-    return names
-
-
-class Parallel(Op):
-    """Several ops that read the same input; their outputs are added (Cohere: attention and feed-forward)."""
-
-    kind: Literal["parallel"] = "parallel"
-    ops: Annotated[tuple[SingleOp, ...], Field(min_length=2)]
-
-    @property
-    def role(self) -> str:
-        return "parallel"
-
-    def named_ops(self) -> dict[str, Op]:
-        return named(self.ops)
-
-    def weights(self, width: int) -> dict[str, Shape]:
-        return {
-            name: shape
-            for role, op in self.named_ops().items()
-            for name, shape in within(role, op.weights(width)).items()
-        }
-
-    def unused(self, width: int) -> int:
-        return sum(op.unused(width) for op in self.ops)
-
-    def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
-        parts = [op.work(width, memory, decoding) for op in self.ops]
-        pairs = tuple(pair for part in parts for pair in part.pairs)
-        return Work(sum(part.token for part in parts), pairs, sum(part.once for part in parts))
-
-    def keeps(self, width: int) -> tuple[Kept, ...]:
-        return tuple(kept for op in self.ops for kept in op.keeps(width))
-
-    def saved(self, width: int) -> int:
-        """The input, which they share, is saved once."""
-        return sum(op.saved(width) for op in self.ops) - (len(self.ops) - 1) * width
-
-
-AnyOp = Annotated[AnyMixer | AnyFeedForward | Parallel, Field(discriminator="kind")]
-
-
-class Branch(Node):
-    """One residual branch: y = x + multiplier * gate * after(op(before(x))), then norm(y) if `joined` is set.
-
-    Pre-norm sets `before`; OLMo 2 sets `after`; Gemma both; the post-norm of the first transformer (and of
-    TRM) is `joined`, a norm of the sum. `gate` is a learned scalar behind a tanh. `attended_only` gives
-    zero to tokens that see no memory (the feed-forwards of Llama 3.2 Vision's cross-attention blocks).
-    """
-
-    op: AnyOp
-    before: Norm | None = None
-    after: Norm | None = None
-    joined: Norm | None = None
-    gate: Literal["tanh"] | None = None
-    multiplier: float = 1.0
-    attended_only: bool = False
-
-    @property
-    def norms(self) -> tuple[Norm, ...]:
-        return tuple(norm for norm in (self.before, self.after, self.joined) if norm)
-
-    def own_parameters(self, width: int) -> int:
-        """Parameters of the norms and the gate, without the op's."""
-        return sum(norm_parameters(self, norm, width) for norm in self.norms) + (self.gate is not None)
-
-
-def norm_parameters(branch: Branch, norm: Norm, width: int) -> int:
-    """A norm of the sum around a mixer that works along the sequence runs along the sequence too."""
-    along = branch.op.length if isinstance(branch.op, SequenceGLU) else width
-    return norm.parameters(along)
-
-
-class Block(Node):
-    """What is repeated: residual branches, one after the other.
-
-    A block with cross-attention is passed over while there is no memory to read.
-    """
-
-    branches: Annotated[tuple[Branch, ...], Field(min_length=1)]
-
-    def named_branches(self) -> dict[str, Branch]:
-        """The branches by the role of what they compute: mixer, cross_attention, feed_forward, parallel."""
-        names = named(tuple(branch.op for branch in self.branches))
-        return dict(zip(names, self.branches, strict=True))
-
-    def ops(self) -> Iterator[Op]:
-        """Every mixer and feed-forward, those of a Parallel one by one."""
-        for branch in self.branches:
-            yield from branch.op.ops if isinstance(branch.op, Parallel) else (branch.op,)
-
-    def parameters(self, width: int) -> int:
-        return sum(branch.op.parameters(width) + branch.own_parameters(width) for branch in self.branches)
-
-    def active_parameters(self, width: int) -> int:
-        return sum(branch.op.active_parameters(width) + branch.own_parameters(width) for branch in self.branches)
+if TYPE_CHECKING:
+    from lamina.arch.cost import Cost
 
 
 class TaskEmbedding(Node):
@@ -159,7 +38,9 @@ class TaskEmbedding(Node):
 class Embedding(Node):
     """Token ids to vectors: scale * (table[id] + position).
 
-    `placeholders` are rows beyond the vocabulary for tokens that are read but never predicted (images).
+    `placeholders` are rows beyond the vocabulary for tokens that are read but never predicted (images);
+    `per_layer` are vectors that go to the blocks themselves; `affine` adds a learned vector, then multiplies by one.
+    `ngrams` are vectors of the last few tokens, averaged with that; `norm` normalises what is read of the table.
     Source of `scale`: arXiv 1706.03762, section 3.4.
     """
 
@@ -169,29 +50,68 @@ class Embedding(Node):
     scale: PositiveFloat = 1.0
     positions: LearnedPositions | None = None
     task: TaskEmbedding | None = None
+    ngrams: NgramTables | None = None
+    per_layer: PerLayerInputs | None = None
+    affine: bool = False
+    norm: Norm | None = None
+
+    def weights(self) -> dict[str, Shape]:
+        """The table, and what stands beside it."""
+        named: dict[str, Shape] = {"weight": (self.vocab + self.placeholders, self.width)}
+        if self.positions:
+            named["positions.weight"] = (self.positions.length, self.width)
+        if self.task:
+            named["task.weight"] = (self.task.count, self.task.width)
+        if self.per_layer:
+            named |= within("per_layer", self.per_layer.weights(self.width))
+        if self.affine:
+            named |= {"affine.bias": (self.width,), "affine.scale": (self.width,)}
+        if self.norm:
+            named |= within("norm", self.norm.weights(self.width))
+        return named
+
+    def unused(self) -> int:
+        """Parameters of the tables beside the token table that a token does not read."""
+        return self.per_layer.unused() if self.per_layer else 0
+
+    def work(self) -> Work:
+        """Forward FLOPs of matrix products."""
+        return self.per_layer.work(self.width) if self.per_layer else Work(0)
+
+    def saved(self) -> int:
+        """Numbers of each token that the backward pass needs."""
+        return self.per_layer.saved(self.width) if self.per_layer else 0
 
     def parameters(self) -> int:
-        positions = self.positions.parameters(self.width) if self.positions else 0
-        task = self.task.count * self.task.width if self.task else 0
-        return (self.vocab + self.placeholders) * self.width + positions + task
+        return numbers(self.weights().values())
 
 
 class Head(Node):
-    """Vectors to logits: softcap(scale * (W x + b)); W is the embedding table when `tied`."""
+    """Vectors to logits: softcap(scale * (W x + b)); W is the embedding table when `tied`.
+
+    The last `padding` rows of W are of no token, and their logits are dropped.
+    """
 
     tied: bool = False
     scale: PositiveFloat = 1.0
     softcap: PositiveFloat | None = None
     bias: bool = False
+    padding: NonNegativeInt = 0
 
-    def parameters(self, vocab: int, width: int) -> int:
-        return (0 if self.tied else vocab * width) + (vocab if self.bias else 0)
+    def weights(self, vocab: int, width: int) -> dict[str, Shape]:
+        """The matrix, unless it is the embedding's, and the bias."""
+        matrix: dict[str, Shape] = {} if self.tied else {"weight": (vocab, width)}
+        return matrix | {"bias": (vocab,)} if self.bias else matrix
 
 
 class Causal(Node):
-    """Predict the next token; attention looks back only."""
+    """Predict the next token; attention looks back only.
+
+    With `prefix`, tokens of a prompt that the caller marks as such also see each other (prefix language model).
+    """
 
     kind: Literal["causal"] = "causal"
+    prefix: bool = False
 
 
 class MaskedDiffusion(Node):
@@ -233,18 +153,29 @@ class Recursion(Node):
 
     One outer step is `high_cycles` times: `low_cycles` times low = L(low + high + input), then
     high = H(high + low). L and H are the spans of blocks below; TRM uses one stack as both. `gradient` says
-    what is differentiated: the whole last high cycle (TRM) or the last step of each level (HRM).
+    what is differentiated: the whole last high cycle (TRM), the last step of each level (HRM), or every high step
+    and, of each high cycle, the last so many low steps (HRM-Text). `enters` is where the input does: in each low
+    step, or as the high latent at the start, which then is nowhere else (low starts at zero). `norm` is one of what a
+    stack gives; `halting` is a head that decides whether to stop.
     """
 
     low: Span
     high: Span
     low_cycles: PositiveInt
     high_cycles: PositiveInt
-    gradient: Literal["last_cycle", "last_step"] = "last_cycle"
+    gradient: Literal["last_cycle", "last_step"] | tuple[NonNegativeInt, ...] = "last_cycle"
+    enters: Literal["each_low_step", "start"] = "each_low_step"
+    norm: Norm | None = None
+    halting: bool = True
 
-    def parameters(self, width: int) -> int:
-        """The head that decides whether to halt: two numbers, with a bias."""
-        return 2 * width + 2
+    def weights(self, width: int) -> dict[str, Shape]:
+        """The head that decides whether to halt, two numbers with a bias, and the stacks' norms."""
+        named = linear("halt", 2, width, bias=True) if self.halting else {}
+        stacks = ("low",) if self.low == self.high else ("low", "high")
+        each = self.norm.weights(width) if self.norm else {}
+        for stack in stacks:
+            named |= within(f"{stack}_norm", each)
+        return named
 
 
 class Parameters(NamedTuple):
@@ -259,7 +190,9 @@ class Architecture(Node):
     """A language model's architecture.
 
     `family` names the published layout (config keys, tensor names) it is read from and written to; `name` is
-    a label: two architectures that differ in it alone are equal. `context` is the longest sequence the
+    a label: two architectures that differ in it alone are equal. The stack of blocks, with `norm` at its end, is
+    passed `loops` times, each with a state of its own; an `exit_gate` scores after each whether to stop there.
+    `stream` is what branches read and write where it is more than one sum. `context` is the longest sequence the
     publisher states, in tokens.
     """
 
@@ -271,12 +204,18 @@ class Architecture(Node):
     head: Head = Head()
     objective: Objective = Causal()
     recursion: Recursion | None = None
+    loops: PositiveInt = 1
+    exit_gate: bool = False
+    stream: AnyStreams | None = None
     context: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Architecture:
         if self.recursion and max(self.recursion.low.stop, self.recursion.high.stop) > len(self.blocks):
             raise ValueError(f"recursion names blocks beyond the {len(self.blocks)} there are")
+        inputs = self.embedding.per_layer
+        if inputs and inputs.blocks != len(self.blocks):
+            raise ValueError(f"embedding.per_layer is for {inputs.blocks} blocks, and there are {len(self.blocks)}")
         rows = self.embedding.vocab + self.embedding.placeholders
         if isinstance(self.objective, MaskedDiffusion) and self.objective.mask_token >= rows:
             raise ValueError(f"mask_token ({self.objective.mask_token}) must be one of the {rows} tokens")
@@ -307,7 +246,7 @@ class Architecture(Node):
         for block in self.blocks:
             yield from block.ops()
 
-    # -- cost: sums of what each part says of itself
+    # -- cost: sums over the bill
 
     def parameters(self) -> Parameters:
         """How many numbers are learned.
@@ -315,13 +254,9 @@ class Architecture(Node):
         Returns: total (tied weights once), active (what one token uses: the experts it is routed to, and of
         an untied embedding table nothing is left out), embedding (token table, positions, tasks).
         """
-        width, embedding = self.width, self.embedding.parameters()
-        rest = embedding + self.head.parameters(self.vocab, width)
-        rest += self.norm.parameters(width) if self.norm else 0
-        rest += self.recursion.parameters(width) if self.recursion else 0
-        total = rest + sum(self._per_block(lambda block: block.parameters(width)))
-        active = rest + sum(self._per_block(lambda block: block.active_parameters(width)))
-        return Parameters(total, active, embedding)
+        bill = list(lines(self))
+        embedding = sum(line.parameters for line in bill if line.group == "embedding")
+        return Parameters(sum(line.parameters for line in bill), sum(line.active for line in bill), embedding)
 
     def state_bytes(self, context: int, batch: int = 1, dtype: str = "bfloat16", memory: int = 0) -> int:
         """Bytes that the state object of `batch` sequences of `context` tokens holds.
@@ -331,15 +266,8 @@ class Architecture(Node):
         """
         if min(context, batch, memory) < 0:
             raise LaminaError(f"context ({context}), batch ({batch}) and memory ({memory}) must not be negative")
-        itemsize = bytes_of(dtype)
-        if self.recursion:  # the carry: two latents over the whole sequence, whatever came before
-            return batch * 2 * (context + self._prefix) * self.width * itemsize
-        if self.bidirectional:
-            return 0  # every step reads the whole sequence again
-        history = 8 * context if self.depends_on_length else 0
-        read = (self.width, context, itemsize, memory)
-        per_block = self._per_block(lambda block: sum(op.state_bytes(*read) for op in block.ops()))
-        return batch * (sum(per_block) + history)
+        itemsize = cache_bytes(dtype)
+        return batch * sum(line.state_bytes(context, itemsize, memory) for line in lines(self))
 
     def flops(self, tokens: int = 1, context: int = 0, memory: int = 0) -> int:
         """Forward FLOPs of `tokens` new tokens after `context` earlier ones; a multiply-accumulate is 2.
@@ -349,19 +277,18 @@ class Architecture(Node):
         """
         if min(tokens, context, memory) < 0:
             raise LaminaError(f"tokens ({tokens}), context ({context}) and memory ({memory}) must not be negative")
-        causal = not self.bidirectional
-        if not causal:
+        if self.bidirectional:
             tokens, context = tokens + context, 0
-        head, read = 2 * tokens * self.width * self.vocab, (tokens + self._prefix, context, memory, causal)
-        counts = self._per_block(lambda block: sum(op.flops(self.width, *read) for op in block.ops()))
-        if self.recursion is None:
-            return head + sum(counts)
-        r, halting = self.recursion, 4 * self.width
-        low = sum(counts[r.low.start : r.low.stop]) * r.low_cycles
-        return head + halting + r.high_cycles * (low + sum(counts[r.high.start : r.high.stop]))
+        return sum(line.flops(tokens, context, not self.bidirectional, self.prefix) for line in lines(self, memory))
+
+    def cost(self, **setting: Any) -> Cost:
+        """What it costs at a context, batch and precisions; see `lamina.arch.cost.price` for the arguments."""
+        from lamina.arch.cost import price
+
+        return price(self, **setting)
 
     @property
-    def _prefix(self) -> int:
+    def prefix(self) -> int:
         """How many vectors stand before the tokens."""
         return self.embedding.task.tokens if self.embedding.task else 0
 
@@ -370,13 +297,26 @@ class Architecture(Node):
         """Whether earlier keys go stale as a sequence grows (rotary scalings that look at the length)."""
         return any(op.rotary.depends_on_length for op in self.ops() if isinstance(op, Attention) and op.rotary)
 
-    def _per_block(self, measure: Callable[[Block], int]) -> list[int]:
-        """A measure of every block, computed once for blocks that are the same object."""
-        known: dict[int, int] = {}
-        for block in self.blocks:
-            if id(block) not in known:
-                known[id(block)] = measure(block)
-        return [known[id(block)] for block in self.blocks]
+    # -- edited
+
+    def replace(self, path: str | None = None, part: Any = None, /, **fields: Any) -> Architecture:
+        """The same architecture with another part at a path, or with some fields changed; checked again.
+
+        `arch.replace("blocks[*].mixer", part)` keeps the norms around the mixers; `part` may be a function of the
+        old part, or None to remove it. `arch.replace(context=8192)` changes fields.
+        Raises: LaminaError, naming the path, if it matches nothing or the result contradicts itself.
+        """
+        if path is None:
+            return super().replace(**fields)
+        from lamina.arch.edit import replaced
+
+        return replaced(self, path, part)
+
+    def scaled(self, parameters: int, keep: Iterable[str] = ("vocab",)) -> Architecture:
+        """A sibling of about so many parameters with the same proportions; see `lamina.arch.scale.scaled`."""
+        from lamina.arch.scale import scaled
+
+        return scaled(self, parameters, keep)
 
     # -- as text
 

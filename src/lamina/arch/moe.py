@@ -9,16 +9,24 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from lamina.arch.base import Node
 from lamina.arch.feedforward import GLU, MLP, FeedForward
 from lamina.arch.measure import Shape, Work, linear, matrices, numbers, within
+from lamina.arch.norm import Norm
+from lamina.arch.router_mlp import RouterMLP
 
 
 class Router(Node):
     """Scores of E experts for a token, of which the best `active` are chosen.
 
-    Fields: `score` maps logits to scores; `normalise` says whether the chosen scores are made to sum to one
-    (softmax scores taken "before" the choice, or over the chosen alone: "after"); `scale` multiplies them;
-    `correction` is a learned bias that the choice alone sees (balancing without a loss, arXiv 2408.15664);
-    `groups` of experts, of which `active_groups` may be chosen from (arXiv 2405.04434); `bias` of the logits;
-    `hashed` chooses by token id, and the scores only weigh.
+    Fields: `score` maps logits to scores; with `normalise` the chosen scores are made to sum to one (of softmax
+    scores, that is a softmax over the chosen alone); then `scale` multiplies them; `correction` is a learned bias
+    that the choice alone sees (balancing without a loss, arXiv 2408.15664); of the `groups` of experts, the
+    `active_groups` whose `group_best` highest scores sum to most may be chosen from (arXiv 2405.04434, section
+    2.2.2, with 1; arXiv 2412.19437 with 2); `bias` of the logits; `hashed` chooses by token id, and the scores
+    only weigh; `sparse_mixer` (j) weighs the experts one by one, from the best, each by a softmax over those that
+    are left and whose logit l is near the best left, b: (b - l) / max(b, |l|) <= 2 j (arXiv 2409.12136).
+    `shared` further logits are of the shared experts, which all tokens use: their scores are normalised with the
+    chosen ones', and weigh as many equal parts of the shared feed-forward (Inkling).
+    `norm` is one of what the router alone reads, and `logit_scale` multiplies the logits; `mlp` takes the place of
+    the matrix; `expert_scale` multiplies each expert's weight by a learned number, at last.
     Source: arXiv 1701.06538, 2101.03961.
     """
 
@@ -30,9 +38,16 @@ class Router(Node):
     correction: bool = False
     groups: PositiveInt = 1
     active_groups: PositiveInt = 1
+    group_best: PositiveInt = 2
     bias: bool = False
     softcap: PositiveFloat | None = None
     hashed: bool = False
+    norm: Norm | None = None
+    logit_scale: PositiveFloat = 1.0
+    mlp: RouterMLP | None = None
+    expert_scale: bool = False
+    sparse_mixer: PositiveFloat | None = None
+    shared: NonNegativeInt = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Router:
@@ -43,19 +58,28 @@ class Router(Node):
                 f"experts ({self.experts}) must fall into groups ({self.groups}) of one size, "
                 f"of which active_groups ({self.active_groups}) are used"
             )
+        if self.active > self.experts // self.groups * self.active_groups:
+            raise ValueError(f"active ({self.active}) must not exceed the experts of {self.active_groups} groups")
         return self
 
     def weights(self, width: int) -> dict[str, Shape]:
-        correction = {"correction": (self.experts,)} if self.correction else {}
-        return linear("gate", self.experts, width, self.bias) | correction
+        e = self.experts
+        named = self.mlp.weights(width, e) if self.mlp else linear("gate", e + self.shared, width, self.bias)
+        named |= {"correction": (e,)} if self.correction else {}
+        named |= {"expert_scale": (e,)} if self.expert_scale else {}
+        return named | (within("norm", self.norm.weights(width)) if self.norm else {})
 
 
 class MoE(FeedForward):
     """A sum over the experts that the router chose, and over those that every token shares.
 
     Fields: `expert` is one of the routed experts; `shared` sees every token, behind a learned sigmoid if
-    `shared_gate`; `latent` is the width that the routed experts work at, between two projections;
-    `identities` are further choices of the router that cost nothing and return x (LongCat-Flash);
+    `shared_gate`; `latent` is the width that the routed experts work at, between two projections,
+    and `latent_norm` a norm of their sum before the second;
+    `expert_norm` is a norm of what the routed experts read and the router does not (Gemma 4), `given_norm` one of
+    what each of them gives; `scale` multiplies the sum of routed and shared ones;
+    `identities` are further choices of the router that cost nothing and return x (LongCat-Flash), or give nothing
+    (ZAYA1), which `identities_give` says;
     `scaled` says where the router's weight goes: on what an expert gives, or on what it reads (Llama 4).
     Source: arXiv 2401.06066 (shared experts), 2509.01322 (identities), 2512.20856 (latent).
     """
@@ -66,13 +90,22 @@ class MoE(FeedForward):
     shared: GLU | MLP | None = None
     shared_gate: bool = False
     latent: PositiveInt | None = None
+    latent_norm: Norm | None = None
+    expert_norm: Norm | None = None
     identities: NonNegativeInt = 0
+    identities_give: Literal["input", "nothing"] = "input"
     scaled: Literal["output", "input"] = "output"
+    given_norm: Norm | None = None
+    scale: PositiveFloat = 1.0
 
     @model_validator(mode="after")
     def _consistent(self) -> MoE:
         if self.shared_gate and self.shared is None:
             raise ValueError("shared_gate needs a shared expert")
+        if self.router.shared and (self.shared is None or self.shared.inner % self.router.shared):
+            raise ValueError(f"router.shared ({self.router.shared}) must divide the inner width of shared")
+        if self.latent_norm and self.latent is None:
+            raise ValueError("latent_norm needs a latent width")
         if self.identities >= self.router.experts:
             raise ValueError(f"identities ({self.identities}) are among the {self.router.experts} that are routed to")
         return self
@@ -97,6 +130,12 @@ class MoE(FeedForward):
             used |= linear("shared_gate", 1, width)
         if self.latent:
             used |= linear("latent_down", self.latent, width) | linear("latent_up", width, self.latent)
+        if self.latent and self.latent_norm:
+            used |= within("latent_norm", self.latent_norm.weights(self.latent))
+        if self.expert_norm:
+            used |= within("expert_norm", self.expert_norm.weights(self.latent or width))
+        if self.given_norm:
+            used |= within("given_norm", self.given_norm.weights(self.latent or width))
         return used
 
     def one_expert(self, width: int) -> int:

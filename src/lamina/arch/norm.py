@@ -14,13 +14,15 @@ class RMSNorm(Node):
     """x / sqrt(mean(x^2) + eps) * (offset + weight).
 
     Source: arXiv 1910.07467. `offset` is 1 where the stored weight is a difference from one (Gemma).
-    `weight` is False where nothing is learned (TRM).
+    `weight` is False where nothing is learned (TRM). With `weight_first`, x is multiplied by the weight and then
+    normalised (Muse Spark).
     """
 
     kind: Literal["rms_norm"] = "rms_norm"
     eps: NonNegativeFloat = 1e-6
     offset: float = 0.0
     weight: bool = True
+    weight_first: bool = False
 
     def weights(self, width: int) -> dict[str, Shape]:
         return {"weight": (width,)} if self.weight else {}

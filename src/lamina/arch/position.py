@@ -29,7 +29,10 @@ class DynamicScaling(Node):
 
 
 class Llama3Scaling(Node):
-    """Long wavelengths divided by `factor`, short ones kept, those between blended. Source: arXiv 2407.21783."""
+    """Long wavelengths divided by `factor`, short ones kept, those between blended.
+
+    Where both frequencies are one number nothing is blended (Llama 4 Scout). Source: arXiv 2407.21783.
+    """
 
     kind: Literal["llama3"] = "llama3"
     factor: PositiveFloat
@@ -39,8 +42,8 @@ class Llama3Scaling(Node):
 
     @model_validator(mode="after")
     def _ordered(self) -> Llama3Scaling:
-        if self.high_frequency <= self.low_frequency:
-            raise ValueError(f"high_frequency {self.high_frequency} must exceed low_frequency {self.low_frequency}")
+        if self.high_frequency < self.low_frequency:
+            raise ValueError(f"high_frequency {self.high_frequency} is below low_frequency {self.low_frequency}")
         return self
 
 
@@ -82,7 +85,11 @@ class Rotary(Node):
     """Rotary position embedding of the first `dim` dimensions of a head.
 
     `layout` says which two dimensions turn together: i and i + dim/2 ("half"), or 2i and 2i + 1
-    ("interleaved"). Source: arXiv 2104.09864.
+    ("interleaved"). With `learned`, each frequency is multiplied by e to the power of a learned number, dim / 2 of
+    them that all blocks share (Mistral Large 4). `sections` are for tokens with several positions (time, height and
+    width of an image patch): so many pairs turn by the first, so many by the second, and so on; in text all
+    positions are the same. Of the dim/2 pairs only the first `turning` turn, where not all do (Gemma 4 calls it
+    proportional). Source: arXiv 2104.09864; sections: 2409.12191.
     """
 
     kind: Literal["rotary"] = "rotary"
@@ -90,11 +97,18 @@ class Rotary(Node):
     dim: PositiveInt
     layout: Literal["half", "interleaved"] = "half"
     scaling: Scaling | None = None
+    learned: bool = False
+    turning: PositiveInt | None = None
+    sections: tuple[PositiveInt, ...] | None = None
 
     @model_validator(mode="after")
     def _sizes(self) -> Rotary:
         if self.dim % 2:
             raise ValueError(f"rotary dimensions turn in pairs, so dim must be even, not {self.dim}")
+        if self.turning and self.turning > self.dim // 2:
+            raise ValueError(f"turning ({self.turning}) must not exceed the {self.dim // 2} pairs (dim / 2)")
+        if self.sections and sum(self.sections) != self.dim // 2:
+            raise ValueError(f"sections {self.sections} must add up to the {self.dim // 2} pairs (dim / 2)")
         if isinstance(self.scaling, LongRopeScaling):
             for name, factors in (("short", self.scaling.short), ("long", self.scaling.long)):
                 if len(factors) != self.dim // 2:

@@ -2,34 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lamina.cli.console import print_json, print_table
+from lamina.cli.console import print_json, print_lines, print_table, say
 from lamina.cli.loading import Json
+from lamina.cli.options import takes
+from lamina.cli.setting import CostOptions, bounded
 from lamina.cli.show import architecture_of
 
+if TYPE_CHECKING:
+    from lamina.arch import Architecture
+    from lamina.machine import Device
 
+
+@takes(CostOptions)
 def compare(
     sources: Annotated[
         list[str],
         typer.Argument(
             metavar="SOURCE...",
             show_default=False,
-            help="Catalog names, config.json files, model directories, .gguf files, Hugging Face ids.",
+            help="Catalog names, config.json files, model directories, .gguf files, Hugging Face ids, edited or not.",
         ),
     ],
-    context: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Tokens of context that cache and FLOPs are counted at.")
-    ] = 32768,
+    options: CostOptions,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report with drawings, differences and charts.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """What architectures cost, side by side: parameters, cache, FLOPs for a token."""
-    from lamina.report.tables import COMPARE, Entry, records
+    """What architectures cost, side by side: parameters, weights, state, FLOPs, and bounds on time."""
+    from lamina.report.tables import Entry, compare_columns, records
 
-    rows = records(COMPARE, [Entry(architecture_of(source), {}, context) for source in sources])
+    contexts, device = options.contexts, options.found()
+    archs = [architecture_of(source) for source in sources]
+    entries = [
+        Entry(arch, {}, contexts[0], [priced(arch, context, options, device) for context in contexts]) for arch in archs
+    ]
+    columns = compare_columns(contexts, device is not None)
+    rows = records(columns, entries)
+    if html:
+        from lamina.report.html import write
+
+        write(archs, html, contexts=contexts, batch=options.batch, device=device, **options.precisions)
+        say(f"wrote {html}")
     if json:
         print_json(rows)
-    else:
-        print_table(COMPARE, rows)
+        return
+    print_table(columns, rows)
+    if device:
+        count = f"{options.devices} x " if options.devices > 1 else ""
+        print_lines(["", f">= are lower bounds on {count}{device.title}: no machine of its kind is faster"])
+
+
+def priced(arch: Architecture, context: int, options: CostOptions, device: Device | None) -> dict[str, Any]:
+    """What one architecture costs at one context, as JSON holds it."""
+    cost = arch.cost(context=context, batch=options.batch, **options.precisions)
+    said = {
+        "context": context,
+        "batch": options.batch,
+        "weights": cost.setting.weights.name,
+        "cache": cost.setting.cache.name,
+        "weight_bytes": cost.weight_bytes,
+        "state_bytes": cost.state_bytes,
+        "prefill_flops": cost.prefill_flops,
+        "decode_flops": cost.decode_flops,
+        "moved_bytes": cost.moved_bytes,
+        "intensity": cost.intensity,
+    }
+    return said | ({"bounds": bounded(cost, device, options.devices)} if device else {})

@@ -1,14 +1,14 @@
-"""Cohere2 (Command R7B, Tiny Aya): attention and feed-forward side by side behind one LayerNorm without bias.
+"""Cohere (Command R) and Cohere2 (Command R7B, Tiny Aya): attention and feed-forward side by side behind one norm.
 
-Three layers of four have a window and rotary positions (pairs interleaved); the fourth sees everything and has
-no positions. Source: arXiv 2504.00698.
+The LayerNorm has no bias, rotary pairs are interleaved. In Cohere2 three layers of four have a window and rotary
+positions; the fourth sees everything and has no positions. Source: arXiv 2504.00698.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from lamina.arch import Architecture, Block, Branch, LayerNorm, Parallel
+from lamina.arch import Architecture, Block, Branch, LayerNorm, Parallel, QKNorm
 from lamina.published.common import (
     Family,
     alternating,
@@ -54,6 +54,17 @@ def read(c: Config) -> Architecture:
     return decoder(c, "cohere2", s, blocks, norm, tied=True, scale=c.float("logit_scale", 0.0625))
 
 
+def read_cohere(c: Config) -> Architecture:
+    """Every layer sees everything; the norm of queries and keys, if any, has weights for each head."""
+    s = sizes(c, eps=1e-5, eps_key="layer_norm_eps", default_context=8192)
+    norm, bias = LayerNorm(eps=s.eps, bias=False), c.bool("attention_bias", False)
+    qk_norm = QKNorm(norm=norm, own=True) if c.bool("use_qk_norm", False) else None
+    rotary = s.rotary(c, 500_000.0, "interleaved")
+    attention = s.attention(rotary=rotary, qk_norm=qk_norm, bias=bias, output_bias=bias)
+    block = Block(branches=(Branch(op=Parallel(ops=(attention, s.glu())), before=norm),))
+    return decoder(c, "cohere", s, [block] * s.layers, norm, tied=True, scale=c.float("logit_scale", 0.0625))
+
+
 def write(arch: Architecture) -> dict[str, Any]:
     window, kinds = windows(arch)
     keys = common_keys(arch, "Cohere2ForCausalLM")
@@ -73,4 +84,7 @@ _BLOCK = (
     Rule("input_layernorm", "parallel.before"),
     *(Rule(rule.theirs, "parallel.op." + rule.ours[0].replace(".op", "")) for rule in ATTENTION + GLU),
 )
-FAMILIES = (Family("cohere2", ("cohere2",), read, write, Layout(decoder_rules(_BLOCK))),)
+FAMILIES = (
+    Family("cohere", ("cohere",), read_cohere),
+    Family("cohere2", ("cohere2",), read, write, Layout(decoder_rules(_BLOCK))),
+)

@@ -60,12 +60,12 @@ def read_gemma2(c: Config) -> Architecture:
 def read_gemma3(c: Config) -> Architecture:
     c = common.text_part(c)
     s = _sizes(c, 262208, 131072)
-    rotary = {kind: rope.rotary(c, v, s.head_dim, s.context) for kind, v in _two_bases(c).items()}
+    rotary = {kind: rope.rotary(c, v, s.head_dim, s.context) for kind, v in two_bases(c).items()}
     c.ignore("follows from layer_types", "_sliding_window_pattern")
     return _read(c, "gemma3", s, rotary, c.count("sliding_window_pattern", 6), (None, None), qk_norm=True)
 
 
-def _two_bases(c: Config) -> dict[str, dict[str, Any]]:
+def two_bases(c: Config) -> dict[str, dict[str, Any]]:
     """Full layers have their own base and scaling; sliding layers a base of 10,000 and no scaling."""
     new = rope.by_layer_type(c)
     full = dict(new.get("full_attention") or {}) | (c.dict("rope_scaling", None) or {})

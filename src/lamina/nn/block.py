@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from lamina.arch import model as value
+from lamina.arch import block as value
 from lamina.arch.base import Op
 from lamina.arch.feedforward import GLU, MLP
 from lamina.arch.mixers import Attention, CrossAttention, SequenceGLU

@@ -31,6 +31,8 @@ ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
+    "relu2": "relu2",
+    "xielu": "xielu",
 }
 """Published names of activation functions, and ours."""
 
@@ -99,6 +101,8 @@ def sizes(
     default_context: int = 2048,
     kv_heads: int | None = None,
     vocab: int | None = None,
+    inner: int | None = None,
+    layers: int | None = None,
 ) -> Sizes:
     """Reads them; the arguments are the family's defaults for keys that are absent.
 
@@ -108,11 +112,13 @@ def sizes(
     return Sizes(
         vocab=config.count("vocab_size", vocab) if vocab else config.count("vocab_size"),
         width=width,
-        layers=config.count("num_hidden_layers", most=1 << 12),
+        layers=config.count("num_hidden_layers", layers, most=1 << 12)
+        if layers
+        else config.count("num_hidden_layers", most=1 << 12),
         heads=heads,
         kv_heads=config.count("num_key_value_heads", kv_heads or heads, most=1 << 16),
         head_dim=config.count("head_dim", head_dim or max(1, width // heads), most=1 << 16),
-        inner=config.count("intermediate_size"),
+        inner=config.count("intermediate_size", inner) if inner else config.count("intermediate_size"),
         context=config.count("max_position_embeddings", default_context),
         activation=ACTIVATIONS[config.choice(activation_key, ACTIVATIONS, activation)],
         eps=config.float(eps_key, eps),
@@ -138,6 +144,13 @@ def pre_norm(mixer: Op, feed_forward: Op, norm: RMSNorm | LayerNorm, multiplier:
             Branch(op=feed_forward, before=norm, multiplier=multiplier),
         )
     )
+
+
+def pre_norms(mixers: Sequence[Op], feed_forwards: Sequence[Op], norm: RMSNorm | LayerNorm) -> list[Block]:
+    """The usual blocks, of mixers and feed-forwards that differ from layer to layer."""
+    pairs = list(zip(mixers, feed_forwards, strict=True))
+    made = {pair: pre_norm(*pair, norm) for pair in set(pairs)}
+    return [made[pair] for pair in pairs]
 
 
 def decoder(

@@ -32,6 +32,11 @@ IGNORED = {
             "max_length",
         ],
         *["cache_implementation", "temperature", "top_k", "top_p", "do_sample", "unk_token_id", "prefix"],
+        *["bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "early_stopping", "length_penalty"],
+        *["encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id"],
+        *["forced_eos_token_id", "min_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams"],
+        *["num_return_sequences", "output_scores", "remove_invalid_values", "repetition_penalty"],
+        *["return_dict_in_generate", "suppress_tokens", "tokenizer_class", "typical_p"],
     ],
     "how the reference runs": [
         *[
@@ -47,7 +52,12 @@ IGNORED = {
 }
 """Keys that say nothing about the architecture, by reason."""
 
-HARMLESS = {"is_encoder_decoder": False, "add_cross_attention": False, "tie_encoder_decoder": False}
+HARMLESS = {
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "add_cross_attention": False,
+    "tie_encoder_decoder": False,
+}
 """Keys that every config may hold, and the one value each may have."""
 
 REASONS = {key: reason for reason, keys in IGNORED.items() for key in keys}

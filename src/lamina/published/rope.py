@@ -52,10 +52,12 @@ def rotary(config: Config, values: dict[str, Any], head_dim: int, context: int |
     c = Config(dict(values), f"{config.where}: rope_parameters")
     c.ignored = config.ignored
     c.ignore("unused by the reference", "attn_factor", "finetuned")
+    c.ignore("a text token has the same position in every section", "mrope_section", "mrope_interleaved")
     old, new = c.str("type", None), c.str("rope_type", None)
     kind = new or old or "default"
     base = c.float("rope_theta")
-    dim = int(head_dim * c.float("partial_rotary_factor", 1.0))
+    share = c.float("partial_rotary_factor", 1.0)
+    dim, turning = int(head_dim * share), None
     original = c.count("original_max_position_embeddings", context)
     scaling: Any = None
     if kind == "linear":
@@ -73,12 +75,17 @@ def rotary(config: Config, values: dict[str, Any], head_dim: int, context: int |
         scaling = _yarn(c, original, context)
     elif kind in ("longrope", "su"):
         scaling = _longrope(c, original, context)
+    elif kind == "proportional":
+        dim, turning = head_dim, int(share * head_dim // 2) if share != 1.0 else None
+        factor = c.float("factor", 1.0)
+        scaling = LinearScaling(factor=factor) if factor != 1.0 else None
     elif kind != "default":
         raise LaminaError(
-            f"{c.where}: rope_type is {shown(kind)}; known: default, linear, dynamic, llama3, yarn, longrope"
+            f"{c.where}: rope_type is {shown(kind)}; known: "
+            "default, linear, dynamic, llama3, yarn, longrope, proportional"
         )
     c.finish()
-    return Rotary(base=base, dim=dim, layout=layout, scaling=scaling)  # type: ignore[arg-type]
+    return Rotary(base=base, dim=dim, layout=layout, scaling=scaling, turning=turning)  # type: ignore[arg-type]
 
 
 def _needed(c: Config, context: int | None) -> int:

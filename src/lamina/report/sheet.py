@@ -9,8 +9,7 @@ from typing import Any
 
 from lamina.arch import Architecture, Block, Branch
 from lamina.arch.base import Node
-from lamina.arch.feedforward import FeedForward
-from lamina.arch.model import norm_parameters
+from lamina.arch.bill import lines
 from lamina.report import words
 from lamina.report.text import aligned, beside, listed
 
@@ -19,16 +18,10 @@ CONTEXTS = (4096, 32768, 131072)
 
 def parameters_by_part(arch: Architecture) -> dict[str, int]:
     """Where the parameters are: a partition of the total. `other` are gates and what recursion adds."""
-    width = arch.width
-    total, _, embedding = arch.parameters()
-    parts = {"embedding": embedding, "mixers": 0, "feed_forwards": 0, "norms": 0}
-    for block in arch.blocks:
-        for op in block.ops():
-            parts["feed_forwards" if isinstance(op, FeedForward) else "mixers"] += op.parameters(width)
-        parts["norms"] += sum(norm_parameters(b, n, width) for b in block.branches for n in b.norms)
-    parts["norms"] += arch.norm.parameters(width) if arch.norm else 0
-    parts["head"] = arch.head.parameters(arch.vocab, width)
-    return parts | {"other": total - sum(parts.values())}
+    parts = dict.fromkeys(("embedding", "mixers", "feed_forwards", "norms", "head", "other"), 0)
+    for line in lines(arch):
+        parts[line.group] += line.parameters
+    return parts
 
 
 def sheet(arch: Architecture, facts: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -79,7 +72,7 @@ def _parts(block: Block) -> Iterator[tuple[str, str]]:
     """Each op of a block by its name, in the field's words, with the norms of its branch."""
     for name, branch in block.named_branches().items():
         around = "; ".join(words.branch(branch))
-        for role, op in words.ops_of(name, branch).items():
+        for role, op in branch.named_ops(name).items():
             said = ", ".join((words.name_of(op), *words.phrases(op)))
             yield role, f"{said}; {around}" if role == name else f"{said}; {around}, in parallel"
 
@@ -133,7 +126,7 @@ def fields(arch: Architecture) -> Iterator[tuple[str, str]]:
 
 
 def _branch_fields(path: str, role: str, branch: Branch) -> Iterator[tuple[str, str]]:
-    ops = words.ops_of(role, branch)
+    ops = branch.named_ops(role)
     for name, op in ops.items():
         yield from _fields(path if name == role else f"{path}.{name}", op)
     for name in type(branch).model_fields:

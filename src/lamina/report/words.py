@@ -17,15 +17,19 @@ from lamina.arch import (
     LayerNorm,
     Node,
     Op,
-    Parallel,
+    RMSNorm,
     Rotary,
     SequenceGLU,
 )
+from lamina.arch.block import kinds as kinds
 from lamina.arch.feedforward import FeedForward
 from lamina.arch.norm import Norm
+from lamina.arch.patterns import folds as folds
 
 ACTIVATIONS = {"silu": "SiLU", "gelu": "GELU", "gelu_tanh": "GELU (tanh)", "relu": "ReLU", "relu2": "ReLU²"}
+ACTIVATIONS |= {"xielu": "xIELU", "sigmoid": "sigmoid"}
 GATED = {"silu": "SwiGLU", "gelu": "GeGLU", "gelu_tanh": "GeGLU (tanh)", "relu": "ReGLU", "relu2": "ReLU² GLU"}
+GATED |= {"xielu": "xIELU GLU"}
 
 
 # -- numbers
@@ -49,8 +53,18 @@ def size(nbytes: float) -> str:
     return _scaled(nbytes, ("B", "kB", "MB", "GB", "TB"))
 
 
+def seconds(value: float) -> str:
+    """A time: 12.3 ms, 4.5 s, 2.1 h."""
+    for limit, unit, size_of in ((1e-3, "µs", 1e-6), (1, "ms", 1e-3), (600, "s", 1), (7200, "min", 60)):
+        if value < limit:
+            return f"{value / size_of:.3g} {unit}"
+    return f"{value / 3600:,.3g} h"
+
+
 def tokens(value: int) -> str:
-    """A context length: 32k, 128k, and plain digits where it is no multiple of 1024."""
+    """A context length: 32k, 128k, 1M, and plain digits where it is no multiple of 1024."""
+    if value >= 1 << 20 and value % (1 << 20) == 0:
+        return f"{value >> 20}M"
     return f"{value // 1024}k" if value >= 1024 and value % 1024 == 0 else f"{value:,}"
 
 
@@ -62,36 +76,82 @@ def number(value: float) -> str:
 # -- parts
 
 
-def name_of(op: Op) -> str:
-    """An op in a word or two: `GQA 16/8`, `SwiGLU 3,072`. One without words of its own is named by its kind."""
-    if isinstance(op, Attention | CrossAttention):
-        kind = "MHA" if op.heads == op.kv_heads else "MQA" if op.kv_heads == 1 else "GQA"
-        heads = f"{kind} {op.heads}" if op.heads == op.kv_heads else f"{kind} {op.heads}/{op.kv_heads}"
-        return heads if isinstance(op, Attention) else f"cross-attention {heads}"
-    if isinstance(op, GLU):
-        return f"{GATED[op.activation]} {op.inner:,}"
-    if isinstance(op, MLP):
-        return f"MLP {op.inner:,}, {ACTIVATIONS[op.activation]}"
-    if isinstance(op, SequenceGLU):
-        return f"{name_of(op.glu)} along {op.length:,} tokens"
+@functools.singledispatch
+def kind_of(op: Node) -> str:
+    """What kind of part it is, without numbers: `Gated DeltaNet`. One without words of its own is its kind."""
     return str(getattr(op, "kind", type(op).__name__)).replace("_", " ")
+
+
+@functools.singledispatch
+def name_of(op: Node) -> str:
+    """A part in a word or two: `GQA 16/8`, `SwiGLU 3,072`. One without words of its own is named by its kind."""
+    return kind_of(op)
+
+
+@kind_of.register(Attention)
+@kind_of.register(CrossAttention)
+def _(op: Attention) -> str:
+    return "MHA" if op.heads == op.kv_heads else "MQA" if op.kv_heads == 1 else "GQA"
+
+
+@name_of.register(Attention)
+@name_of.register(CrossAttention)
+def _(op: Attention) -> str:
+    heads = f"{kind_of(op)} {op.heads}" if op.heads == op.kv_heads else f"{kind_of(op)} {op.heads}/{op.kv_heads}"
+    return heads if isinstance(op, Attention) else f"cross-attention {heads}"
+
+
+@name_of.register
+def _(op: GLU) -> str:
+    return f"{GATED[op.activation]} {op.inner:,}"
+
+
+@name_of.register
+def _(op: MLP) -> str:
+    return f"MLP {op.inner:,}, {ACTIVATIONS[op.activation]}"
+
+
+@name_of.register
+def _(op: SequenceGLU) -> str:
+    return f"{name_of(op.glu)} along {op.length:,} tokens"
 
 
 @functools.singledispatch
 def phrases(part: Node) -> list[str]:
     """What else there is to say of a part, a phrase a fact; of one without words of its own, its fields."""
-    fields = ((name, getattr(part, name)) for name in type(part).model_fields if name != "kind")
-    return [f"{name} {value}" for name, value in fields if value not in (None, False)]
+    fields = ((name.replace("_", " "), getattr(part, name)) for name in type(part).model_fields if name != "kind")
+    return [f"{name} {_shown(value)}" for name, value in fields if value not in (None, False)]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, LayerNorm | RMSNorm):
+        return norm(value)
+    if isinstance(value, Node):
+        return ", ".join((name_of(value), *phrases(value)))
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 @phrases.register
 def _(op: Attention) -> list[str]:
     said = [f"head {op.head_dim}"]
+    said[0] += f", value {op.value_dim}" if op.value_dim else ""
+    if op.kv_from is not None:
+        said.append(f"keys and values of layer {op.kv_from}")
     if op.window:
         said.append(f"window {op.window:,}")
+    if op.chunk:
+        said.append(f"chunks of {op.chunk:,}")
+    said += phrases(op.blocks) if op.blocks else []
     said.append(rotary(op.rotary, op.head_dim) if op.rotary else "no rotary (NoPE)")
     if op.qk_norm:
-        said.append(f"QK-norm {norm(op.qk_norm.norm)} over the {op.qk_norm.over}")
+        after = ", after rotation" if op.qk_norm.after_rotary else ""
+        said.append(f"QK-norm {norm(op.qk_norm.norm)} over the {op.qk_norm.over}{after}")
+    said += ["keys are the values too"] if op.keys_as_values else []
+    said += [f"{norm(op.value_norm)} of values"] if op.value_norm else []
+    said += [f"values times {number(op.value_scale)}"] if op.value_scale != 1 else []
+    said += ["sinks"] if op.sinks else []
+    said += [f"{norm(op.output_norm)} of each head's output"] if op.output_norm else []
+    said += gate(op.gate, op.gate_activation) + temperature(op.temperature)
     if op.softcap:
         said.append(f"soft-cap {number(op.softcap)}")
     if op.scale is not None:
@@ -110,7 +170,10 @@ def _(op: CrossAttention) -> list[str]:
 
 @phrases.register
 def _(op: GLU) -> list[str]:
-    return ["bias"] if op.bias else []
+    said = [f"clamped at {number(op.clamp.limit)}"] if op.clamp else []
+    said += [f"squashed at {number(op.squash.gate)}"] if op.squash else []
+    said += [f"{number(100 * op.sparsity)} % of the gate is zero"] if op.sparsity else []
+    return said + (["bias"] if op.bias else [])
 
 
 @phrases.register
@@ -121,6 +184,19 @@ def _(op: MLP) -> list[str]:
 @phrases.register
 def _(op: SequenceGLU) -> list[str]:
     return []
+
+
+def gate(kind: str | None, activation: str = "sigmoid") -> list[str]:
+    """A gate on the output of attention."""
+    return [f"{activation} gate of {'each number' if kind == 'elementwise' else 'each head'}"] if kind else []
+
+
+def temperature(value: Node | None) -> list[str]:
+    """What makes attention sharper with length."""
+    if value is None:
+        return []
+    floor = getattr(value, "floor", None)
+    return [f"sharper with length, from {floor:,}" if floor else "sharper with length, as learned"]
 
 
 def rotary(value: Rotary, head_dim: int) -> str:
@@ -163,24 +239,12 @@ def branch(value: Branch) -> list[str]:
 # -- patterns of blocks
 
 
-def kinds(blocks: Sequence[Block]) -> tuple[list[Block], list[int]]:
-    """The different blocks in order of appearance, and which of them stands at each place."""
-    different: list[Block] = []
-    known: dict[int, int] = {}
-    for block in blocks:
-        if id(block) not in known:
-            if block not in different:
-                different.append(block)
-            known[id(block)] = different.index(block)
-    return different, [known[id(block)] for block in blocks]
-
-
 def labels(different: Sequence[Block]) -> list[str]:
     """A word or two for each of some blocks that tells it from the others."""
     if len(different) == 1:
         return ["block"]
     told = [_traits(block) for block in different]
-    telling = [0, *(i for i in (1, 2) if len({traits[i] for traits in told}) > 1)]
+    telling = [0, *(i for i in range(1, len(told[0])) if len({traits[i] for traits in told}) > 1)]
     for used in range(1, len(telling) + 1):
         found = [", ".join(filter(None, (traits[i] for i in telling[:used]))) for traits in told]
         if len(set(found)) == len(found):
@@ -188,45 +252,41 @@ def labels(different: Sequence[Block]) -> list[str]:
     return [f"{word} {i + 1}".strip() for i, word in enumerate(found)]
 
 
-def _traits(block: Block) -> tuple[str, str, str]:
-    """Of a block: how far its mixer reaches, its positions, its feed-forward."""
+def _traits(block: Block) -> tuple[str, ...]:
+    """Of a block: how far its mixer reaches, its positions, its feed-forward; what it shares; and sizes."""
     mixers = [op for op in block.ops() if not isinstance(op, FeedForward)]
     rest = [op for op in block.ops() if isinstance(op, FeedForward)]
-    reach, positions = " + ".join(_reach(op) for op in mixers), ""
+    reach, positions = " + ".join(_reach(op) for op in mixers or rest), ""
     if mixers and isinstance(mixers[0], Attention):
         positions = "rotary" if mixers[0].rotary else "NoPE"
+    rest = rest if mixers else []
     dense = all(isinstance(op, GLU | MLP) for op in rest)
-    return reach, positions, "dense" if dense else " + ".join(name_of(op) for op in rest)
+    feed_forward = "dense" if dense else " + ".join(kind_of(op) for op in rest)
+    sizes = " + ".join(name_of(op) for op in rest)
+    return reach, positions, feed_forward, _shares(mixers), sizes
+
+
+def _shares(mixers: Sequence[Op]) -> str:
+    """What mixers take from earlier blocks."""
+    shared = ["shared KV" for op in mixers if getattr(op, "kv_from", None) is not None]
+    return " + ".join(
+        shared + ["shared choice" for op in mixers if getattr(getattr(op, "indexer", None), "shared", False)]
+    )
 
 
 def _reach(op: Op) -> str:
     if isinstance(op, Attention):
-        return "sliding" if op.window else "full"
-    return "cross" if isinstance(op, CrossAttention) else name_of(op)
+        return "sliding" if op.window else "chunked" if op.chunk else "full"
+    return "cross" if isinstance(op, CrossAttention) else kind_of(op)
 
 
 def folded(names: Iterable[str]) -> str:
     """A sequence with runs and repeated patterns folded: `(5 x sliding + 1 x full) x 10 + 2 x sliding`."""
-    runs = [(name, len(list(group))) for name, group in groupby(names)]
-    said, at = [], 0
-    while at < len(runs):
-        period, times = _repeat(runs, at)
-        unit = " + ".join(f"{many} x {name}" for name, many in runs[at : at + period])
+    said = []
+    for times, pattern in folds(names):
+        unit = " + ".join(f"{many} x {name}" for many, name in pattern)
         said.append(f"({unit}) x {times}" if times > 1 else unit)
-        at += period * times
     return " + ".join(said)
-
-
-def _repeat(runs: list[tuple[str, int]], at: int) -> tuple[int, int]:
-    """(period, times) of the pattern from `at` on that covers most, the shortest such; (1, 1) if none repeats."""
-    best = (1, 1)
-    for period in range(2, (len(runs) - at) // 2 + 1):
-        times = 1
-        while runs[at : at + period] == runs[at + times * period : at + (times + 1) * period]:
-            times += 1
-        if times > 1 and period * times > best[0] * best[1]:
-            best = (period, times)
-    return best
 
 
 def attention(arch: Architecture) -> str:
@@ -261,6 +321,4 @@ def _ratio(flags: Sequence[bool]) -> str:
     return f"{sum(flags)} of {len(flags)}"
 
 
-def ops_of(name: str, value: Branch) -> dict[str, Op]:
-    """The ops of a branch by name; those of a Parallel one by one."""
-    return value.op.named_ops() if isinstance(value.op, Parallel) else {name: value.op}
+from lamina.report import mechanisms as mechanisms  # noqa: E402  (registers the words of further mechanisms)

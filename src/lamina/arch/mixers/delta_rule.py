@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import NegativeFloat, PositiveInt, model_validator
 
 from lamina.arch.measure import CHUNK, Kept, Shape, Work, linear, matrices, within
 from lamina.arch.mixers.base import Mixer
@@ -24,11 +24,14 @@ def delta_rule_flops(key_dim: int, value_dim: int, decoding: bool, chunk: int = 
 
 
 class GatedDeltaNet(Mixer):
-    """S <- a S + b k (v - (a S)^T k)^T; o = S^T q, with a decay `a` and a step `b` a head and token.
+    """S <- a S + b k (v - (a S)^T k)^T; o = S^T q, with a decay `a` and a step `b` a value head and token.
 
-    H key heads serve a multiple of them in value heads; a short causal convolution runs over q, k and v; the
-    output is normalised a head and gated by SiLU of a projection of the input.
-    Source: arXiv 2412.06464; as in Qwen3-Next.
+    H key heads serve a multiple of them in value heads. A short convolution and a SiLU run over q, k and v, then q
+    and k are made unit vectors and q is times K^-0.5. b is the sigmoid of a projection of the input, a is
+    exp(-rate softplus(projection + bias)). The output is normalised a head, then times `gate` of a projection.
+
+    Fields: with `negative_eigenvalues` the step is doubled, so that it reaches 2 (arXiv 2411.12537).
+    Source: arXiv 2412.06464, eq. 10; as in Qwen3-Next.
     """
 
     kind: Literal["gated_deltanet"] = "gated_deltanet"
@@ -84,8 +87,13 @@ class GatedDeltaNet(Mixer):
 class KimiDeltaAttention(Mixer):
     """A gated delta rule whose decay is a vector: each of the K rows of a head's state has its own.
 
-    Decay and output gate come from bottlenecks of `decay_rank` and `gate_rank`; None is a full matrix.
-    Source: arXiv 2510.26692 (Kimi Linear), eq. 1.
+    As Gated DeltaNet otherwise, with as many key as value heads. The decay's logarithm is -rate softplus(x + bias)
+    with one rate a head and one bias a row, or with a `decay_floor` that times sigmoid(rate (x + bias)), which never
+    falls below it. The output, normalised a head, is times a sigmoid of the gate.
+
+    Fields: x and the gate are projections of the input, through bottlenecks of `decay_rank` and `gate_rank`; None is
+    a full matrix; `gate_bias` is that of the gate.
+    Source: arXiv 2510.26692 (Kimi Linear), eq. 1; arXiv 2607.24653 (Kimi K3; the floor).
     """
 
     kind: Literal["kimi_delta_attention"] = "kimi_delta_attention"
@@ -96,6 +104,7 @@ class KimiDeltaAttention(Mixer):
     decay_rank: PositiveInt | None
     gate_rank: PositiveInt | None
     gate_bias: bool = False
+    decay_floor: NegativeFloat | None = None
     norm: Norm = RMSNorm()
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from lamina.arch.measure import CHUNK, Kept, Shape, Work, linear, matrices, within
 from lamina.arch.mixers.base import Mixer
@@ -12,11 +12,15 @@ from lamina.arch.norm import Norm, RMSNorm
 
 
 class Mamba2(Mixer):
-    """The state-space dual: H heads of P channels, each with a P x N state and one decay a head and token.
+    """S <- a S + (d x) B^T; y = S C + skip x, with H heads of P channels, a P x N state and a step `d` each.
 
-    B and C of N numbers are shared by the heads of each of `groups`. A short convolution runs over x, B and C; the
-    output is gated by SiLU, with a norm in each group (`norm_groups`) before or after the gate, or none.
-    Source: arXiv 2405.21060.
+    The step is softplus(projection + bias), held between `step_min` and `step_max`; the decay a = exp(-rate d). B and
+    C of N numbers are shared by the heads of each of `groups`. A short convolution and a SiLU run over x, B and C.
+    The output is times SiLU(gate), then normalised in each of `norm_groups` (before the gate if `norm_first`).
+
+    Fields: `bias` is that of the input projection, `output_bias` that of the output projection; `multipliers` are on
+    what the input projection gives: gate, x, B, C and step (Falcon-H1).
+    Source: arXiv 2405.21060, section 7.
     """
 
     kind: Literal["mamba2"] = "mamba2"
@@ -30,11 +34,19 @@ class Mamba2(Mixer):
     norm: Norm | None = RMSNorm()
     norm_groups: PositiveInt = 1
     norm_first: bool = False
+    output_bias: bool = False
+    step_min: NonNegativeFloat = 0.0
+    step_max: PositiveFloat | None = None
+    multipliers: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
 
     @model_validator(mode="after")
     def _consistent(self) -> Mamba2:
         if self.heads % self.groups:
             raise ValueError(f"heads ({self.heads}) must be a multiple of groups ({self.groups})")
+        if self.inner % self.norm_groups:
+            raise ValueError(f"heads * head_dim ({self.inner}) must be a multiple of norm_groups ({self.norm_groups})")
+        if self.step_max is not None and self.step_max < self.step_min:
+            raise ValueError(f"step_max ({self.step_max}) must not be below step_min ({self.step_min})")
         return self
 
     @property
@@ -52,10 +64,13 @@ class Mamba2(Mixer):
         named |= {"convolution.bias": (self.channels,)} if self.convolution_bias else {}
         named |= {"step_bias": (self.heads,), "decay_rate": (self.heads,), "skip": (self.heads,)}
         named |= within("norm", self.norm.weights(self.inner)) if self.norm else {}
-        return named | linear("o_proj", width, self.inner, self.bias)
+        return named | linear("o_proj", width, self.inner, self.output_bias)
 
     def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
-        """A single token writes and reads the state: 4 P N a head. A chunk adds its inner scores and products."""
+        """A token writes and reads the state: 4 P N a head.
+
+        Chunks of C add scores (2 C N a group) and what is made of them (2 C P a head).
+        """
         scan = 4 * self.inner * self.state
         if not decoding:
             scan += 2 * CHUNK * (self.groups * self.state + self.inner)
@@ -74,9 +89,12 @@ class Mamba2(Mixer):
 
 
 class Mamba(Mixer):
-    """The selective scan: each of `inner` channels has N states, a decay a state, and steps from a bottleneck.
+    """The selective scan: s <- exp(-rate d) s + d x B; y = s . C + skip x, with N states in each of `inner` channels.
 
-    Source: arXiv 2312.00752, algorithm 2. `norms` normalises the step, B and C (Jamba, Falcon-Mamba).
+    x goes through a short convolution and a SiLU; the step d = softplus(projection + bias) comes from x through a
+    bottleneck of `rank`, B and C come from x; the output is times SiLU(gate). `norms` normalises the bottleneck, B
+    and C (Jamba, Falcon-Mamba). `bias` is that of the input and output projections.
+    Source: arXiv 2312.00752, algorithm 2.
     """
 
     kind: Literal["mamba"] = "mamba"
@@ -100,11 +118,12 @@ class Mamba(Mixer):
         return named | linear("o_proj", width, self.inner, self.bias)
 
     def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
-        """The scan is elementwise but for reading the state: 2 N a channel."""
+        """As Mamba2: a token writes and reads the state, 4 N a channel; the scan has no chunked form."""
         products = {name: shape for name, shape in self.weights(width).items() if name != "decay_rate"}
-        return Work(2 * matrices(products) + 2 * self.inner * (self.convolution + self.state))
+        return Work(2 * matrices(products) + 2 * self.inner * (self.convolution + 2 * self.state))
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
+        """N numbers a channel in float32, and the convolution's last inputs; the same at any length."""
         return (
             Kept("recurrent", self.inner * self.state, each="sequence", dtype="float32"),
             Kept("convolution", self.inner * (self.convolution - 1), each="sequence"),

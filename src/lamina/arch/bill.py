@@ -1,0 +1,177 @@
+"""The bill: an architecture as lines that each say what one part weighs, keeps and does.
+
+A line does not depend on context, batch or precision; pricing it is arithmetic (cost.py). All totals of an
+architecture are sums over its lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamina.arch.base import Op
+from lamina.arch.block import Block, Branch, kinds
+from lamina.arch.feedforward import FeedForward
+from lamina.arch.measure import Kept, Shape, Work, linear, numbers
+from lamina.arch.mixers import Attention, LatentAttention
+from lamina.arch.moe import MoE
+from lamina.arch.paths import runs
+
+if TYPE_CHECKING:
+    from lamina.arch.model import Architecture
+
+
+class Line(NamedTuple):
+    """One part, and how often it stands in the architecture.
+
+    Fields: `path` names all places at once (`blocks[0-2,5].mixer`); `times` is how many there are, `runs` how many
+    of them one token passes (more where blocks are applied again); `unused` are parameters of one that a token does
+    not use; `experts` are the routed experts with weights of one, of which a token uses `chosen`; what stands in
+    `weights`, `keeps`, `prefill`, `decoding` and `saved` is of one.
+    """
+
+    path: str
+    kind: str
+    group: str
+    weights: dict[str, Shape]
+    times: int = 1
+    runs: int = 1
+    unused: int = 0
+    experts: int = 0
+    chosen: float = 0.0
+    keeps: tuple[Kept, ...] = ()
+    prefill: Work = Work(0)
+    decoding: Work = Work(0)
+    saved: int = 0
+
+    def state_bytes(self, context: int, itemsize: float, memory: int = 0) -> int:
+        """Bytes that one sequence leaves behind, in all places."""
+        return self.runs * sum(kept.bytes(context, itemsize, memory) for kept in self.keeps)
+
+    def flops(self, tokens: int, context: int, causal: bool, prefix: int = 0) -> int:
+        """Forward FLOPs of new tokens, in all places; `prefix` vectors more are computed where blocks are."""
+        tokens += prefix if self.group in ("mixers", "feed_forwards") else 0
+        work = self.decoding if causal and tokens == 1 and context else self.prefill
+        return self.runs * work.flops(tokens, context, causal)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers learned, in all places."""
+        return self.times * numbers(self.weights.values())
+
+    @property
+    def active(self) -> int:
+        """Numbers that one token uses, in all places."""
+        return self.parameters - self.times * self.unused
+
+
+def lines(arch: Architecture, memory: int = 0) -> Iterator[Line]:
+    """The bill of an architecture; `memory` is how many cross-attended tokens each sequence has."""
+    yield from _embedding(arch)
+    for block, places in kinds_with_places(arch.blocks):
+        span = f"blocks[{runs(places)}]"
+        passes = sum(_passes(arch, place) for place in places)
+        for name, branch in block.named_branches().items():
+            yield from _branch(arch, f"{span}.{name}", branch, name, (len(places), passes, memory))
+        if block.scaled:
+            yield Line(f"{span}.scale", "scale", "other", {"scale": (1,)}, len(places), passes, saved=arch.width)
+    yield from _stream(arch)
+    yield from _ending(arch)
+
+
+def kinds_with_places(blocks: Sequence[Block]) -> list[tuple[Block, list[int]]]:
+    """The different blocks in order of appearance, with the places where each stands."""
+    different, places = kinds(blocks)
+    return [(block, [at for at, i in enumerate(places) if i == k]) for k, block in enumerate(different)]
+
+
+def _passes(arch: Architecture, place: int) -> int:
+    """How often a token passes the block at a place."""
+    if (r := arch.recursion) is None:
+        return arch.loops
+    low = r.low_cycles if r.low.start <= place < r.low.stop else 0
+    return r.high_cycles * (low + (r.high.start <= place < r.high.stop))
+
+
+def _branch(arch: Architecture, path: str, branch: Branch, name: str, often: tuple[int, int, int]) -> Iterator[Line]:
+    """The ops of a branch, then what stands around them."""
+    times, passes, _ = often
+    for role, op in branch.named_ops(name).items():
+        yield _op(arch, path if role == name else f"{path}.{role}", op, often)
+    if branch.norms:
+        saved = len(branch.norms) * arch.width
+        yield Line(f"{path}.norms", "norm", "norms", branch.norm_weights(arch.width), times, passes, saved=saved)
+    if branch.gate:
+        yield Line(f"{path}.gate", "gate", "other", branch.gate_weights(), times, passes)
+    if f := branch.filter:
+        weights, work = f.weights(arch.width, arch.width), Work(f.flops(arch.width, arch.width))
+        keeps = () if arch.bidirectional else f.keeps(arch.width)
+        cost = {"keeps": keeps, "prefill": work, "decoding": work, "saved": f.saved(arch.width)}
+        yield Line(f"{path}.filter", "filter", "other", weights, times, passes, **cost)
+    if r := branch.residual:
+        weights, work, saved = r.weights(arch.width), r.work(arch.width), r.saved(arch.width)
+        path = f"{path}.residual"
+        yield Line(path, r.kind, "other", weights, times, passes, prefill=work, decoding=work, saved=saved)
+
+
+def _op(arch: Architecture, path: str, op: Op, often: tuple[int, int, int]) -> Line:
+    times, passes, memory = often
+    width = arch.width
+    return Line(
+        path=path,
+        kind=getattr(op, "kind", op.role),
+        group="feed_forwards" if isinstance(op, FeedForward) else "mixers",
+        weights=op.weights(width),
+        times=times,
+        runs=passes,
+        unused=op.unused(width),
+        experts=op.computing if isinstance(op, MoE) else 0,
+        chosen=op.used if isinstance(op, MoE) else 0.0,
+        keeps=() if arch.bidirectional else op.keeps(width),
+        prefill=op.work(width, memory),
+        decoding=op.work(width, memory, decoding=True),
+        saved=op.saved(width),
+    )
+
+
+def _embedding(arch: Architecture) -> Iterator[Line]:
+    """The table, and what a model remembers that is of no block."""
+    e = arch.embedding
+    beside = {"unused": e.unused(), "prefill": e.work(), "decoding": e.work(), "saved": e.saved()}
+    yield Line("embedding", "embedding", "embedding", e.weights(), **beside)
+    if ngrams := arch.embedding.ngrams:
+        work = Work(ngrams.flops(arch.width))
+        cost = {"unused": ngrams.unused(arch.width), "prefill": work, "decoding": work, "saved": arch.width}
+        yield Line("ngrams", "ngrams", "embedding", ngrams.weights(arch.width), **cost)
+    if r := arch.recursion:  # the carry: two latents over the whole sequence, whatever came before
+        carry = Kept("carry", 2 * arch.width), Kept("carry", 2 * arch.width * arch.prefix, each="sequence")
+        once, keeps = Work(0, once=4 * arch.width if r.halting else 0), carry if arch.bidirectional else ()
+        yield Line("recursion", "recursion", "other", r.weights(arch.width), keeps=keeps, prefill=once)
+    turned = (op.rotary for op in arch.ops() if isinstance(op, Attention | LatentAttention) and op.rotary)
+    if frequencies := sorted({rotary.dim // 2 for rotary in turned if rotary.learned}):  # all blocks share them
+        yield Line("frequencies", "rotary", "other", {f"scale_{n}": (n,) for n in frequencies})
+    if arch.depends_on_length:  # the tokens themselves, to compute keys again
+        yield Line("history", "history", "other", {}, keeps=(Kept("tokens", 1, dtype="int64"),))
+
+
+def _stream(arch: Architecture) -> Iterator[Line]:
+    """What branches, blocks and the ends have around them where the residual stream is more than one sum."""
+    if arch.stream is None:
+        return
+    for part in arch.stream.parts(arch.width, [len(block.branches) for block in arch.blocks]):
+        work, often = Work(part.flops), {"times": part.times, "runs": part.times}
+        cost = {"prefill": work, "decoding": work, "saved": part.saved, "unused": part.unused}
+        cost["keeps"] = () if arch.bidirectional else part.keeps
+        yield Line(f"stream.{part.name}", arch.stream.kind, "other", part.weights, **often, **cost)
+
+
+def _ending(arch: Architecture) -> Iterator[Line]:
+    if arch.norm:
+        weights = arch.norm.weights(arch.width)
+        yield Line("norm", "norm", "norms", weights, runs=arch.loops, saved=arch.width)
+    if arch.exit_gate:
+        work, weights = Work(2 * arch.width), linear("exit_gate", 1, arch.width, bias=True)
+        yield Line("exit_gate", "gate", "other", weights, runs=arch.loops, prefill=work, decoding=work)
+    logits = Work(2 * arch.width * arch.vocab)
+    weights = arch.head.weights(arch.vocab, arch.width)
+    yield Line("head", "head", "head", weights, prefill=logits, decoding=logits, saved=arch.width)

@@ -1,0 +1,72 @@
+"""DeepSeek V2, V3 and V3.2, and Kimi K2, which is a DeepSeek V3: latent attention, and experts chosen in groups.
+
+Source: arXiv 2405.04434, 2412.19437, 2512.02556 (the indexer), 2507.20534 (Kimi K2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lamina.arch import Architecture, MoE, Op, RMSNorm
+from lamina.published import latent, rope
+from lamina.published.common import Family, Sizes, decoder, pre_norm, text_part
+from lamina.published.config import Config
+from lamina.published.experts import mixture, router, sparse_layers
+
+
+def blocks_around(
+    c: Config, family: str, s: Sizes, mixers: Sequence[Op], moe: MoE, sparse: list[bool], **head: Any
+) -> Architecture:
+    """The decoder: a norm before each mixer and each feed-forward, which is experts where a layer is sparse.
+
+    A dense feed-forward is as an expert is, of another inner width.
+    """
+    norm, dense = RMSNorm(eps=s.eps), moe.expert.replace(inner=s.inner)
+    places = list(zip(mixers, sparse, strict=True))
+    made = {place: pre_norm(place[0], moe if place[1] else dense, norm) for place in set(places)}
+    return decoder(c, family, s, [made[place] for place in places], norm, **head)
+
+
+def read_v2(c: Config) -> Architecture:
+    s = latent.sizes(c)
+    c.only("mlp_bias", False)
+    c.only("norm_topk_prob", False)
+    op = latent.rotated(c, s, latent.attention(c, s), rope.parameters(c, 10000.0))
+    method = c.choice("topk_method", ("greedy", "group_limited_greedy"), "greedy")
+    gate = router(c, 64, normalise=False, group_best=1)
+    if method == "greedy":
+        gate = gate.replace(groups=1, active_groups=1)
+    moe = mixture(c, s, gate, 1407, shared=2)
+    return blocks_around(c, "deepseek_v2", s, [op] * s.layers, moe, sparse_layers(c, s.layers))
+
+
+def _v3_mixture(c: Config, s: Sizes) -> MoE:
+    gate = router(c, 256, 8, "sigmoid", scale=2.5, groups=8, active_groups=4, correction=True)
+    return mixture(c, s, gate, 2048, shared=1)
+
+
+def read_v3(c: Config) -> Architecture:
+    c = text_part(c)
+    s = latent.sizes(c, default_context=4096)
+    op = latent.rotated(c, s, latent.attention(c, s), rope.parameters(c, 10000.0), latent.layout(c))
+    return blocks_around(c, "deepseek_v3", s, [op] * s.layers, _v3_mixture(c, s), sparse_layers(c, s.layers, 3))
+
+
+def read_v32(c: Config) -> Architecture:
+    s = latent.sizes(c, default_context=163840)
+    c.only("rope_interleave", True)
+    c.only("mlp_bias", False)
+    c.layer_types(s.layers, ["indexed_attention"] * s.layers, ("indexed_attention",))
+    op = latent.rotated(c, s, latent.attention(c, s), rope.parameters(c, 10000.0))
+    assert op.rotary
+    half = op.rotary.replace(layout="half")  # the indexer pairs other dimensions than the attention
+    op = op.replace(indexer=latent.indexer(c, half, heads=64))
+    return blocks_around(c, "deepseek_v32", s, [op] * s.layers, _v3_mixture(c, s), sparse_layers(c, s.layers, 3))
+
+
+FAMILIES = (
+    Family("deepseek_v2", ("deepseek_v2",), read_v2),
+    Family("deepseek_v3", ("deepseek_v3", "kimi_k2", "kimi_k25"), read_v3),
+    Family("deepseek_v32", ("deepseek_v32",), read_v32),
+)

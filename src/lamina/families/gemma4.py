@@ -1,0 +1,110 @@
+"""Gemma 4 (text): keys that are the values too, heads that are larger where there is no window, experts beside a GLU.
+
+Source: the published configs and the reference.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lamina.arch import (
+    GLU,
+    Architecture,
+    Attention,
+    Block,
+    Branch,
+    MoE,
+    Parallel,
+    PerLayerInput,
+    QKNorm,
+    RMSNorm,
+    Router,
+)
+from lamina.families.gemma3n import ACTIVATION, kv_sources, per_layer_inputs
+from lamina.published import rope
+from lamina.published.common import Family, Sizes, alternating, decoder, sizes, text_part
+from lamina.published.config import Config
+
+FULL, SLIDING = rope.LAYER_TYPES
+
+
+def _attention(c: Config, s: Sizes) -> dict[str, Attention]:
+    """Of each layer type; the values of full attention are its keys, before the norm of each, if `attention_k_eq_v`."""
+    bias, same, norm = c.bool("attention_bias", False), c.bool("attention_k_eq_v", False), RMSNorm(eps=s.eps)
+    values = rope.by_layer_type(c)
+    full = {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6} | values.get(FULL, {})
+    sliding = {"rope_type": "default", "rope_theta": 1e4} | values.get(SLIDING, {})
+    large, groups = c.count("global_head_dim", 512), c.count("num_global_key_value_heads", s.kv_heads)
+    shared: dict[str, Any] = {"heads": s.heads, "scale": 1.0, "bias": bias, "output_bias": bias}
+    shared |= {"qk_norm": QKNorm(norm=norm), "value_norm": RMSNorm(eps=s.eps, weight=False)}
+    return {
+        FULL: Attention(
+            kv_heads=groups if same else s.kv_heads,
+            head_dim=large,
+            rotary=rope.rotary(c, full, large, s.context),
+            keys_as_values=same,
+            **shared,
+        ),
+        SLIDING: Attention(
+            kv_heads=s.kv_heads,
+            head_dim=s.head_dim,
+            rotary=rope.rotary(c, sliding, s.head_dim, s.context),
+            window=c.count("sliding_window", 512),
+            **shared,
+        ),
+    }
+
+
+def _experts(c: Config, s: Sizes) -> MoE | None:
+    """Experts beside the GLU: the router reads the stream under a norm of its own, the experts under another."""
+    if not c.bool("enable_moe_block", False):
+        c.ignore("there are no experts", "num_experts", "top_k_experts", "moe_intermediate_size")
+        return None
+    router = Router(
+        experts=c.count("num_experts", most=1 << 16),
+        active=c.count("top_k_experts", most=1 << 16),
+        norm=RMSNorm(eps=s.eps),
+        logit_scale=s.width**-0.5,
+        expert_scale=True,
+    )
+    expert = s.glu().replace(inner=c.count("moe_intermediate_size"))
+    return MoE(router=router, expert=expert, expert_norm=RMSNorm(eps=s.eps))
+
+
+def _feed_forward(glu: GLU, experts: MoE | None, norm: RMSNorm) -> Branch:
+    if experts is None:
+        return Branch(op=glu, before=norm, after=norm)
+    return Branch(op=Parallel(ops=(glu, experts), before=(norm, None), after=(norm, norm)), after=norm)
+
+
+def read(c: Config) -> Architecture:
+    c = text_part(c)
+    s = sizes(c, 1e-6, "hidden_activation", ACTIVATION, head_dim=256, kv_heads=4, default_context=131072, vocab=262144)
+    c.only("use_bidirectional_attention", "vision")  # of image tokens; those of text look back
+    c.ignore("an older name of moe_intermediate_size, which is what counts", "expert_intermediate_size")
+    kinds = c.layer_types(s.layers, alternating(s.layers, 6, 5), rope.LAYER_TYPES)
+    kinds[-1] = FULL  # whatever the list says, as in the reference
+    sources = kv_sources(c, kinds, c.count("num_kv_shared_layers", 0, least=0))
+    norm, attention, experts = RMSNorm(eps=s.eps), _attention(c, s), _experts(c, s)
+    wide, width = c.bool("use_double_wide_mlp", False), c.count("hidden_size_per_layer_input", 256, least=0)
+    inputs = per_layer_inputs(c, s.layers, norm, width) if width else None
+    c.ignore("there are no per-layer inputs", "vocab_size_per_layer_input")
+
+    def block(kind: str, source: int | None) -> Block:
+        mixing = Branch(op=attention[kind].replace(kv_from=source), before=norm, after=norm)
+        glu = s.glu().replace(inner=s.inner * (2 if wide and source is not None else 1))
+        branches = (mixing, _feed_forward(glu, experts, norm))
+        if inputs:
+            branches += (Branch(op=PerLayerInput(inner=width, activation=glu.activation), after=norm),)
+        return Block(branches=branches, scaled=True)
+
+    layers = list(zip(kinds, sources, strict=True))
+    made = {layer: block(*layer) for layer in set(layers)}
+    blocks = [made[layer] for layer in layers]
+    softcap, scale = c.float("final_logit_softcapping", None), math.sqrt(s.width)
+    arch = decoder(c, "gemma4", s, blocks, norm, tied=True, embedding_scale=scale, softcap=softcap)
+    return arch.replace(embedding=arch.embedding.replace(per_layer=inputs))
+
+
+FAMILIES = (Family("gemma4", ("gemma4_text", "gemma4"), read),)

@@ -1,0 +1,56 @@
+"""Llama 4's text decoder: rotated layers see their own chunk, every fourth has no positions and sees everything.
+
+Experts are sigmoid-weighed on what they read; queries and keys of rotated layers are normalised after rotation;
+queries of the others are sharpened with length (arXiv 2501.19399). Source: the published configs.
+"""
+
+from __future__ import annotations
+
+from lamina.arch import Architecture, LengthTemperature, QKNorm, RMSNorm
+from lamina.errors import LaminaError
+from lamina.published.common import Family, decoder, pre_norms, sizes, text_part
+from lamina.published.config import Config
+from lamina.published.experts import mixture, router
+
+KINDS = ("full_attention", "chunked_attention")
+
+
+def _rotated(c: Config, layers: int) -> list[bool]:
+    """Which layers have positions."""
+    interval = c.count("no_rope_layer_interval", 4)
+    listed = c.list("no_rope_layers", None) or [int((i + 1) % interval != 0) for i in range(layers)]
+    if len(listed) < layers or any(turned not in (0, 1) for turned in listed):
+        raise LaminaError(f"{c.where}: no_rope_layers needs {layers} entries of 0 or 1 (1: the layer is rotated)")
+    return [bool(turned) for turned in listed[:layers]]
+
+
+def read(c: Config) -> Architecture:
+    c = text_part(c)
+    s = sizes(c, eps=1e-5, kv_heads=8, head_dim=128, default_context=131072)
+    rotary, bias = s.rotary(c, 500_000.0, layout="interleaved"), c.bool("attention_bias", False)
+    qk_norm = QKNorm(norm=RMSNorm(eps=s.eps, weight=False), after_rotary=True) if c.bool("use_qk_norm", True) else None
+    temperature = LengthTemperature(floor=c.count("floor_scale", 8192), scale=c.float("attn_scale", 0.1))
+    by_position = {
+        True: s.attention(rotary=rotary, qk_norm=qk_norm, bias=bias, output_bias=bias),
+        False: s.attention(
+            temperature=temperature if c.bool("attn_temperature_tuning", True) else None, bias=bias, output_bias=bias
+        ),
+    }
+    turned = _rotated(c, s.layers)
+    usual = ["chunked_attention" if t else "full_attention" for t in turned]
+    chunk = c.count("attention_chunk_size", None if "attention_chunk_size" in c.data else 8192)
+    kinds = c.layer_types(s.layers, usual, KINDS)
+    if "chunked_attention" in kinds and not chunk:
+        raise LaminaError(f"{c.where}: layer_types has chunked layers, so attention_chunk_size is needed")
+    chosen = router(c, experts=16, active=1, score="sigmoid", normalise=False)
+    experts = mixture(c, s, chosen, inner=s.inner, shared=1, scaled="input")
+    dense = s.glu().replace(inner=c.count("intermediate_size_mlp", 16384))
+    step, norm = c.count("interleave_moe_layer_step", 1), RMSNorm(eps=s.eps)
+    sparse = c.list("moe_layers", list(range(step - 1, s.layers, step)))
+    seen = {"full_attention": None, "chunked_attention": chunk}
+    mixers = [by_position[t].replace(chunk=seen[kind]) for t, kind in zip(turned, kinds, strict=True)]
+    feed_forwards = [experts if i in sparse else dense for i in range(s.layers)]
+    return decoder(c, "llama4", s, pre_norms(mixers, feed_forwards, norm), norm)
+
+
+FAMILIES = (Family("llama4", ("llama4", "llama4_text"), read),)

@@ -1,0 +1,66 @@
+"""LongCat-Flash, LongCat-Flash-Lite: blocks of two attentions and two GLUs, and experts that land at a block's end.
+
+Source: arXiv 2509.01322 (the shortcut, identities among the experts), 2601.21204 (n-gram embeddings).
+"""
+
+from __future__ import annotations
+
+import math
+
+from lamina.arch import Architecture, Block, Branch, LatentAttention, MoE, NgramTables, Parallel, RMSNorm
+from lamina.published import latent, rope
+from lamina.published.common import Family, Sizes, decoder
+from lamina.published.config import Config
+from lamina.published.experts import mixture, respelt, router
+
+SPELT = {
+    "num_hidden_layers": "num_layers",
+    "intermediate_size": "ffn_hidden_size",
+    "moe_intermediate_size": "expert_ffn_hidden_size",
+}
+"""Usual keys, and what LongCat calls them. Its num_hidden_layers are the attentions, two for each of num_layers."""
+
+
+def read(c: Config) -> Architecture:
+    c.only("num_hidden_layers", 2 * c.count("num_layers", 28))
+    c.data = {key: value for key, value in c.data.items() if key != "num_hidden_layers"}
+    for usual, theirs in SPELT.items():
+        respelt(c, usual, theirs)
+    c.only("attention_method", "MLA")
+    c.ignore("training", "params_dtype", "rounter_params_dtype")
+    c.ignore("multi-token-prediction layers are not built yet", "nextn_use_scmoe")
+    s, ngrams = latent.sizes(c, eps=1e-5, default_context=131072), _ngrams(c)
+    norm, attention, moe = RMSNorm(eps=s.eps), _attention(c, s), _mixture(c, s)
+    first = Parallel(ops=(s.glu(), moe), lands=(0, 2))  # the experts' output is added two branches later
+    branches = tuple(Branch(op=op, before=norm) for op in (attention, first, attention, s.glu()))
+    arch = decoder(c, "longcat_flash", s, [Block(branches=branches)] * s.layers, norm)
+    return arch.replace(embedding=arch.embedding.replace(ngrams=ngrams))
+
+
+def _attention(c: Config, s: Sizes) -> LatentAttention:
+    """Latents count as if they were as wide as the stream: queries and the key latent times (D / rank)^0.5."""
+    op = latent.attention(c, s)
+    if c.bool("mla_scale_q_lora", True) and op.query_latent:
+        op = op.replace(query_scale=math.sqrt(s.width / op.query_latent))
+    if c.bool("mla_scale_kv_lora", True):
+        op = op.replace(latent_scale=math.sqrt(s.width / op.latent))
+    return latent.rotated(c, s, op, rope.parameters(c, 10000000.0))
+
+
+def _mixture(c: Config, s: Sizes) -> MoE:
+    """The router chooses among experts and identities alike."""
+    identities = c.count("zero_expert_num", 256, least=0)
+    c.only("zero_expert_type", "identity")
+    c.only("router_bias", False)
+    gate = router(c, 512, 12, normalise=False, scale=6.0, correction=True)
+    return mixture(c, s, gate.replace(experts=gate.experts + identities), 2048, identities=identities)
+
+
+def _ngrams(c: Config) -> NgramTables | None:
+    """LongCat-Flash-Lite's; the tables have about `ngram_vocab_size_ratio` times the vocabulary's rows."""
+    ratio, longest = c.float("ngram_vocab_size_ratio", None), c.count("emb_neighbor_num", None)
+    tables, rows = c.count("emb_split_num", None), int((ratio or 0.0) * c.count("vocab_size", 131072))
+    return NgramTables(longest=longest, tables=tables, rows=rows) if ratio else None  # type: ignore[arg-type]
+
+
+FAMILIES = (Family("longcat_flash", ("longcat_flash", "longcat_flash_ngram"), read),)

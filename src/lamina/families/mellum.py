@@ -1,0 +1,43 @@
+"""Mellum 2: Qwen3's experts, with windows in most layers and a rotary base for each kind of layer.
+
+Source: the published Mellum2-12B config and the reference's code.
+"""
+
+from __future__ import annotations
+
+from lamina.arch import Architecture, QKNorm, RMSNorm
+from lamina.errors import LaminaError
+from lamina.published import rope
+from lamina.published.common import Family, decoder, pre_norms, sizes
+from lamina.published.config import Config
+from lamina.published.experts import mixture, router, sparse_layers
+
+BASES = {"full_attention": 500_000.0, "sliding_attention": 10_000.0}
+PREDICTION = ("num_mtp_layers", "num_nextn_predict_layers", "mtp_layer_types", "mtp_mlp_layer_types")
+
+
+def read(c: Config) -> Architecture:
+    s = sizes(c, kv_heads=4, head_dim=128, default_context=131072)
+    norm, bias, window = RMSNorm(eps=s.eps), c.bool("attention_bias", False), c.count("sliding_window", 1024)
+    c.ignore("multi-token-prediction layers are not built yet", *PREDICTION)
+    c.ignore("layer_types is what counts", "use_sliding_window", "max_window_layers")
+    said = rope.by_layer_type(c) or {kind: {"rope_theta": base} for kind, base in BASES.items()}
+    kinds = c.layer_types(s.layers, ["full_attention"] * s.layers, rope.LAYER_TYPES)
+    if missing := set(kinds) - set(said):
+        raise LaminaError(f"{c.where}: rope_parameters lacks {', '.join(sorted(missing))}, which layer_types has")
+    made = {
+        kind: s.attention(
+            rotary=rope.rotary(c, said[kind], s.head_dim, s.context),
+            window=window if kind == "sliding_attention" else None,
+            qk_norm=QKNorm(norm=norm),
+            bias=bias,
+            output_bias=bias,
+        )
+        for kind in set(kinds)
+    }
+    moe, glu = mixture(c, s, router(c, 64, 8), 896), s.glu()
+    feed_forwards = [moe if sparse else glu for sparse in sparse_layers(c, s.layers)]
+    return decoder(c, "mellum", s, pre_norms([made[kind] for kind in kinds], feed_forwards, norm), norm)
+
+
+FAMILIES = (Family("mellum", ("mellum",), read),)

@@ -1,0 +1,95 @@
+"""The strip of all layers: a cell for each, coloured by what its mixer and its feed-forward are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import NamedTuple
+
+from lamina.arch import Architecture, Block
+from lamina.report import words
+from lamina.report.drawing.hues import hues
+from lamina.report.drawing.parts import BODY, SMALL
+from lamina.report.drawing.pattern import Pattern
+from lamina.report.drawing.scene import Cells, Dots, Mark, Piece, column, flow, label, row
+
+NARROWEST, WIDEST = 11.0, 46.0  # of a cell, with the gap after it
+MIXER, FEED_FORWARD = 26.0, 11.0
+
+
+class Look(NamedTuple):
+    """How a kind of block looks in the strip: its colours, and how many dots tell it from others of the same."""
+
+    mixers: tuple[str, ...]
+    feed_forwards: tuple[str, ...]
+    dots: int
+
+
+def looks(different: Sequence[Block]) -> list[Look]:
+    found: list[Look] = []
+    for block in different:
+        mixers, feed_forwards = hues(block)
+        alike = sum((look.mixers, look.feed_forwards) == (mixers, feed_forwards) for look in found)
+        found.append(Look(mixers, feed_forwards, alike))
+    return found
+
+
+def strip(found: Pattern, room: float, numbers: bool = True) -> Piece:
+    """All layers in their order, in as many rows as they need, with their numbers."""
+    look, places = looks([kind.block for kind in found.kinds]), found.layers
+    rows = ceil(len(places) * NARROWEST / room)
+    each = ceil(len(places) / rows)
+    pitch = min(WIDEST, room / each)
+    pieces = []
+    for start in range(0, len(places), each):
+        cells = strip_row([look[p] for p in places[start : start + each]], pitch)
+        pieces.append(column([cells, _numbers(start, min(each, len(places) - start), pitch)], 3) if numbers else cells)
+    return column(pieces, 8)
+
+
+def strip_row(cells: Sequence[Look], pitch: float, high: float = MIXER, low: float = FEED_FORWARD) -> Piece:
+    """Cells next to each other: mixers above, feed-forwards below; the colours of several share a cell."""
+    gap = 2.0 if pitch > 6 else 1.0 if pitch > 3 else 0.4
+    boxes: dict[str, list[tuple[float, float, float, float]]] = {}
+    spots: list[tuple[float, float]] = []
+    for i, look in enumerate(cells):
+        x, wide = i * pitch, pitch - gap
+        mixer = high if look.feed_forwards else high + low + 2
+        for families, y, height in ((look.mixers, 0.0, mixer), (look.feed_forwards, high + 2, low)):
+            if not look.mixers and families:
+                y, height = 0.0, high + low + 2
+            for j, family in enumerate(families):
+                share = height / len(families)
+                boxes.setdefault(f"{family}-edge", []).append((x, y + j * share, wide, share))
+        if pitch > 8:
+            spots += [(x + wide / 2, high - 5.5 - 5 * j) for j in range(min(look.dots, 4))]
+    marks: list[Mark] = [Cells(tuple(found), fill) for fill, found in boxes.items()]
+    if spots:
+        marks.append(Dots(tuple(spots), 1.7, "on"))
+    return Piece(pitch * len(cells) - gap, high + low + 2, tuple(marks))
+
+
+def _numbers(start: int, count: int, pitch: float) -> Piece:
+    step = next(s for s in (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 100, 1000) if s * pitch >= 26)
+    parts = []
+    for i in range(count):
+        if (start + i) % step == 0:
+            text = label(str(start + i), SMALL, colour="muted")
+            x = i * pitch + (pitch - 2 - text.width) / 2
+            parts.append((max(0.0, x), 0.0, text))
+    width = max([pitch * count, *(x + p.width for x, _, p in parts)])
+    return Piece(width, SMALL * 1.36, parts=tuple(parts))
+
+
+def legend(arch: Architecture, found: Pattern, room: float) -> Piece:
+    """What each kind of cell is, and how many there are."""
+    items = []
+    for kind, look in zip(found.kinds, looks([kind.block for kind in found.kinds]), strict=True):
+        what = kind.label if len(found.kinds) > 1 else _alone(arch)
+        items.append(row([strip_row([look], 13, 14, 7), label(f"{len(kind.places)} × {what}", BODY)], 7))
+    return flow(items, room, 22)
+
+
+def _alone(arch: Architecture) -> str:
+    """Of the only kind of block: its ops by name."""
+    return " + ".join(dict.fromkeys(words.name_of(op) for op in arch.blocks[0].ops()))

@@ -1,0 +1,250 @@
+"""Mechanisms in the field's words: a name, and a phrase for each thing to say of one. Registered with `words`."""
+
+from __future__ import annotations
+
+from lamina.arch.mixers import (
+    MLSTM,
+    BlockIndexer,
+    CompressedAttention,
+    CompressedConvolutionalAttention,
+    GatedDeltaNet,
+    Indexer,
+    KimiDeltaAttention,
+    LatentAttention,
+    LightningAttention,
+    Mamba,
+    Mamba2,
+    ShortConvolution,
+)
+from lamina.arch.moe import MoE, Router
+from lamina.arch.per_layer import PerLayerInput
+from lamina.arch.streams import AltUp, AttentionResiduals, HyperConnections
+from lamina.report.words import ACTIVATIONS, gate, kind_of, name_of, norm, number, phrases, rotary, temperature
+
+SCORES = {"softmax": "softmax", "sigmoid": "sigmoid", "sqrt_softplus": "sqrt(softplus)"}
+
+for kind, name in (
+    (CompressedAttention, "compressed attention"),
+    (CompressedConvolutionalAttention, "CCA"),
+    (GatedDeltaNet, "Gated DeltaNet"),
+    (KimiDeltaAttention, "Kimi Delta Attention"),
+    (LatentAttention, "MLA"),
+    (LightningAttention, "lightning attention"),
+    (MLSTM, "mLSTM"),
+    (Mamba, "Mamba"),
+    (Mamba2, "Mamba-2"),
+    (MoE, "MoE"),
+    (PerLayerInput, "per-layer input"),
+    (ShortConvolution, "short convolution"),
+):
+    kind_of.register(kind)(lambda op, name=name: name)
+
+
+# -- attention
+
+
+@kind_of.register
+def _(op: LatentAttention) -> str:
+    return "sparse MLA" if op.indexer else "MLA"
+
+
+@kind_of.register
+def _(op: CompressedAttention) -> str:
+    if not op.compressor:
+        return "window of one key"
+    return f"{'sparse ' if op.indexer else ''}compressed 1:{op.compressor.stride}"
+
+
+@name_of.register(LatentAttention)
+@name_of.register(CompressedAttention)
+@name_of.register(KimiDeltaAttention)
+@name_of.register(LightningAttention)
+@name_of.register(MLSTM)
+@name_of.register(Mamba2)
+def _(op: LatentAttention) -> str:
+    return f"{kind_of(op)}, {op.heads} heads"
+
+
+@name_of.register
+def _(op: CompressedConvolutionalAttention) -> str:
+    return f"CCA {op.heads}/{op.kv_heads}"
+
+
+@name_of.register
+def _(op: GatedDeltaNet) -> str:
+    return f"Gated DeltaNet, {op.value_heads} heads"
+
+
+@name_of.register
+def _(op: ShortConvolution) -> str:
+    return f"short convolution of {op.kernel}"
+
+
+@name_of.register
+def _(op: Mamba) -> str:
+    return f"Mamba, {op.inner:,} channels"
+
+
+@name_of.register
+def _(op: PerLayerInput) -> str:
+    return f"per-layer input of {op.inner:,}"
+
+
+@phrases.register
+def _(op: LatentAttention) -> list[str]:
+    own = op.kv_from is None
+    said = [f"latent of {op.latent:,} + rotary key of {op.rotary_dim}" if op.rotary_dim else f"latent of {op.latent:,}"]
+    said[0] += "" if own else f", of layer {op.kv_from}"
+    said.append(f"query latent of {op.query_latent:,}" if op.query_latent else "queries without a latent")
+    said.append(f"key {op.plain_dim} + {op.rotary_dim}, value {op.value_dim}")
+    said.append(rotary(op.rotary, op.rotary_dim) if op.rotary else "no rotary (NoPE)")
+    if op.scale is not None:
+        said.append(f"scale {number(op.scale)}")
+    if op.query_scale != 1 or op.latent_scale != 1:
+        said.append(f"queries times {number(op.query_scale)}, latent times {number(op.latent_scale)}")
+    said += gate(op.gate) + temperature(op.temperature)
+    return said + (phrases(op.indexer) if op.indexer else []) + (["bias"] if op.bias else [])
+
+
+@phrases.register
+def _(op: Indexer) -> list[str]:
+    if op.shared:
+        return [f"reads the {op.top_k:,} tokens that an earlier layer chose"]
+    pools = f" in pools of {op.pool.size}" if op.pool else ""
+    return [f"indexer of {op.heads} x {op.head_dim} chooses {op.top_k:,} tokens{pools}"]
+
+
+@phrases.register
+def _(op: BlockIndexer) -> list[str]:
+    local = f", {op.local} of them the last" if op.local else ""
+    return [f"indexer of {op.heads} x {op.head_dim} chooses {op.top_k} blocks of {op.block}{local}"]
+
+
+@phrases.register
+def _(op: CompressedAttention) -> list[str]:
+    said = [f"one key, also the value, of {op.head_dim}", f"window {op.window:,}"]
+    if op.compressor:
+        over = f", over {2 * op.compressor.stride}" if op.compressor.overlap else ""
+        said.append(f"an entry every {op.compressor.stride} tokens{over}")
+    if op.indexer:
+        said.append(f"indexer of {op.indexer.heads} x {op.indexer.head_dim} chooses {op.indexer.top_k:,} entries")
+    said += [f"query latent of {op.query_latent:,}", rotary(op.rotary, op.head_dim), "sinks"]
+    return [*said, f"output in {op.output_groups} groups of {op.output_rank:,}"]
+
+
+@phrases.register
+def _(op: CompressedConvolutionalAttention) -> list[str]:
+    said = [f"head {op.head_dim}", f"convolutions of {op.depthwise} and {op.grouped} tokens over q and k"]
+    said += [f"window {op.window:,}"] if op.window else []
+    said.append("half of each value from the token before")
+    return [*said, rotary(op.rotary, op.head_dim) if op.rotary else "no rotary (NoPE)"]
+
+
+# -- recurrences
+
+
+@phrases.register
+def _(op: GatedDeltaNet) -> list[str]:
+    said = [f"{op.key_heads} key heads of {op.key_dim}, {op.value_heads} value heads of {op.value_dim}"]
+    said += [f"convolution of {op.convolution}", "decay a head"]
+    said += ["step up to 2 (negative eigenvalues)"] if op.negative_eigenvalues else []
+    return [*said, f"{norm(op.norm)} a head" + (f", {ACTIVATIONS.get(op.gate, op.gate)} gate" if op.gate else "")]
+
+
+@phrases.register
+def _(op: KimiDeltaAttention) -> list[str]:
+    said = [f"key {op.key_dim}, value {op.value_dim}", f"convolution of {op.convolution}"]
+    floor = f", never below exp({number(op.decay_floor)})" if op.decay_floor is not None else ""
+    said.append(f"decay a row{f', rank {op.decay_rank}' if op.decay_rank else ''}{floor}")
+    return [*said, f"{norm(op.norm)} a head, sigmoid gate{f', rank {op.gate_rank}' if op.gate_rank else ''}"]
+
+
+@phrases.register
+def _(op: LightningAttention) -> list[str]:
+    fades = "fixed decay a head" + (", slower with depth" if op.by_depth else "")
+    return [f"key and value {op.head_dim}, {ACTIVATIONS.get(op.activation)}", fades, f"{norm(op.norm)}, sigmoid gate"]
+
+
+@phrases.register
+def _(op: MLSTM) -> list[str]:
+    said = [f"key {op.key_dim}, value {op.value_dim}", "exponential input gate, sigmoid forget gate"]
+    said += [f"gates soft-capped at {number(op.softcap)}"] if op.softcap else []
+    return [*said, f"{norm(op.norm)} a head, sigmoid gate"]
+
+
+@phrases.register
+def _(op: Mamba2) -> list[str]:
+    groups = "" if op.groups == 1 else f", B and C in {op.groups} groups"
+    said = [f"head {op.head_dim}, state {op.state}{groups}", f"convolution of {op.convolution}", "decay a head"]
+    said.append(f"{norm(op.norm)}{' before' if op.norm_first else ' after'} a SiLU gate" if op.norm else "SiLU gate")
+    return said + (["bias"] if op.bias else [])
+
+
+@phrases.register
+def _(op: Mamba) -> list[str]:
+    said = [f"state {op.state} a channel", f"step rank {op.rank}", f"convolution of {op.convolution}"]
+    return said + ([f"{norm(op.norms)} of step, B and C"] if op.norms else []) + (["bias"] if op.bias else [])
+
+
+@phrases.register
+def _(op: ShortConvolution) -> list[str]:
+    return ["two gates from the input", *(["bias"] if op.bias else [])]
+
+
+# -- experts
+
+
+@name_of.register
+def _(op: MoE) -> str:
+    shared = " + shared" if op.shared else ""
+    return f"MoE, {op.router.active} of {op.router.experts:,} experts{shared}"
+
+
+@phrases.register
+def _(op: MoE) -> list[str]:
+    said = [f"expert {name_of(op.expert)}", *(phrases(op.expert))]
+    if op.shared:
+        said.append(f"shared {name_of(op.shared)}" + (", behind a sigmoid" if op.shared_gate else ""))
+    if op.latent:
+        said.append(f"experts work at width {op.latent:,}")
+    if op.identities:
+        said.append(f"{op.identities} of the choices return x")
+    return said + phrases(op.router)
+
+
+@phrases.register
+def _(op: Router) -> list[str]:
+    chosen = "by token id" if op.hashed else f"{SCORES.get(op.score, op.score)} scores"
+    said = [f"router: {chosen}"]
+    said[0] += ", made to sum to one" if op.normalise else ""
+    said[0] += f", times {number(op.scale)}" if op.scale != 1 else ""
+    if op.correction:
+        said.append("balancing bias, seen by the choice alone")
+    if op.groups > 1:
+        said.append(f"{op.active_groups} of {op.groups} groups")
+    if getattr(op, "mlp", None):
+        said.append(f"router is an MLP of {op.mlp.width}" + (", carried from block to block" if op.mlp.carried else ""))
+    return said
+
+
+@phrases.register
+def _(op: PerLayerInput) -> list[str]:
+    return [f"{ACTIVATIONS.get(op.activation)} gate times this block's own vector of the token"]
+
+
+# -- the stream
+
+
+@name_of.register
+def _(value: HyperConnections) -> str:
+    return f"hyper-connections, {value.count} streams"
+
+
+@name_of.register
+def _(value: AltUp) -> str:
+    return f"AltUp, {value.count} streams"
+
+
+@name_of.register
+def _(value: AttentionResiduals) -> str:
+    return f"attention over earlier sums, every {value.blocks} blocks"

@@ -1,0 +1,138 @@
+/* What is chosen, kept in the address (#set=a,b&context=32768...) so that a link says all of it; profiles, loaded
+   when wanted; the theme. Files opened from disk cannot be fetched, so data are scripts that call Lamina.add. */
+(function () {
+  "use strict";
+
+  const NUMBERS = { context: 32768, batch: 1, count: 1 };
+  const NAMES = { plan: "plans", cache: "caches", device: "devices" };
+  const listeners = [];
+  const profiles = {};
+  const waiting = {};
+
+  function parameters() {
+    return new URLSearchParams(location.hash.slice(1));
+  }
+
+  const chosen = () => (parameters().get("set") || "").split(",").filter(Boolean);
+  const number = (text, fallback) => (/^\d{1,9}$/.test(text || "") && Number(text) > 0 ? Number(text) : fallback);
+
+  /* The setting that the address names, as `Lamina.price` takes it: plan, cache and device are places. */
+  function setting() {
+    const given = parameters(), found = {};
+    for (const [key, fallback] of Object.entries(NUMBERS)) found[key] = number(given.get(key), fallback);
+    for (const [key, list] of Object.entries(NAMES)) {
+      found[key] = Math.max(0, Lamina.choices[list].findIndex((choice) => choice.name === given.get(key)));
+      if (!given.get(key) && key === "device") found[key] = Math.max(0, Lamina.choices.devices.findIndex((d) => d.name === "h200"));
+    }
+    return found;
+  }
+
+  /* Writes changes to the address; `step` makes a place in the history to come back to. */
+  function change(changes, step) {
+    const next = parameters();
+    for (const [key, value] of Object.entries(changes)) {
+      const text = Array.isArray(value) ? value.join(",") : String(value);
+      if (text === "" || String(NUMBERS[key]) === text) next.delete(key); else next.set(key, text);
+    }
+    const hash = "#" + next.toString().replaceAll("%2C", ",");
+    if (hash === (location.hash || "#")) return;
+    history[step ? "pushState" : "replaceState"](null, "", hash === "#" ? location.pathname + location.search : hash);
+    tell();
+  }
+
+  function tell() {
+    keepLinks();
+    countChosen();
+    for (const listener of listeners) listener();
+  }
+
+  function countChosen() {
+    const badge = document.querySelector("[data-many]");
+    if (!badge) return;
+    badge.hidden = !chosen().length;
+    badge.textContent = ` ${chosen().length}`;
+  }
+
+  /* A link to a place in this page moves there, and leaves the address alone: it says what is chosen. */
+  function skip(event) {
+    const link = event.target.closest("a[data-skip]");
+    if (!link) return;
+    event.preventDefault();
+    const target = document.querySelector(link.getAttribute("href"));
+    target.scrollIntoView();
+    target.focus({ preventScroll: true });
+  }
+
+  /* Links within the site take the choices along; those that name a set of their own keep it. */
+  function keepLinks() {
+    for (const link of document.querySelectorAll("a[data-keep]")) {
+      const next = parameters();
+      if (link.dataset.set) next.set("set", link.dataset.set);
+      const hash = next.toString().replaceAll("%2C", ",");
+      link.href = link.getAttribute("href").split("#")[0] + (hash ? `#${hash}` : "");
+    }
+  }
+
+  function watch(listener) {
+    listeners.push(listener);
+  }
+
+  function add(profile) {
+    profiles[profile.name] = profile;
+  }
+
+  /* The profile of a name: a promise of it, or of null where there is none. */
+  function profile(name) {
+    if (Object.hasOwn(profiles, name)) return Promise.resolve(profiles[name]);
+    if (!Lamina.names.includes(name)) return Promise.resolve(null);
+    waiting[name] = waiting[name] || new Promise((resolve) => {
+      const script = document.createElement("script");
+      script.src = `${Lamina.base}data/${encodeURIComponent(name)}.js`;
+      script.onload = script.onerror = () => resolve(profiles[name] || null);
+      document.head.append(script);
+    });
+    return waiting[name];
+  }
+
+  const known = async (names) => (await Promise.all(names.map(profile))).filter(Boolean);
+
+  // -- the theme: the system's, until it is chosen
+
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (document.documentElement.dataset.theme || (dark.matches ? "dark" : "light")) === "dark";
+
+  function remembered(value) {
+    try {
+      if (value === undefined) return localStorage.getItem("lamina-theme");
+      localStorage.setItem("lamina-theme", value);
+    } catch { /* a browser that keeps nothing for files still shows them */ }
+    return null;
+  }
+
+  function setTheme(theme) {
+    document.documentElement.dataset.theme = theme;
+    const button = document.getElementById("theme");
+    if (button) button.setAttribute("aria-pressed", String(theme === "dark"));
+  }
+
+  if (["light", "dark"].includes(remembered())) setTheme(remembered());
+  dark.addEventListener("change", tell);
+  window.addEventListener("popstate", tell);
+  window.addEventListener("hashchange", tell);
+  document.addEventListener("DOMContentLoaded", () => {
+    const button = document.getElementById("theme");
+    if (button) {
+      button.setAttribute("aria-pressed", String(isDark()));
+      button.addEventListener("click", () => {
+        setTheme(isDark() ? "light" : "dark");
+        remembered(document.documentElement.dataset.theme);
+        tell();
+      });
+    }
+    document.addEventListener("click", skip);
+    keepLinks();
+    countChosen();
+  });
+
+  window.Lamina = Object.assign(window.Lamina || {}, { add, known, chosen, setting, change, watch, parameters });
+})();
