@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -43,8 +42,15 @@ def _known(data: dict[str, Any]) -> dict[str, Any]:
     return kept | factors | {"model_type": "minimax", "layer_types": kinds}
 
 
-def text_decoder(name: str) -> dict[str, torch.Tensor]:
-    """What it learns, by its names: parameters, the head once more only if it is not tied, and `HELD` buffers."""
+class Counted(NamedTuple):
+    """Numbers of a model: all its parameters, and what it learns (see HELD and CONSTANT)."""
+
+    parameters: int
+    learned: int
+
+
+def text_decoder(name: str) -> Counted:
+    """The text decoder of an entry as the reference counts it."""
     data = _known(catalog.config(name))
     whole = transformers.AutoConfig.for_model(**data)
     text = whole.get_text_config()
@@ -52,16 +58,27 @@ def text_decoder(name: str) -> dict[str, torch.Tensor]:
         text.tie_word_embeddings = data["tie_word_embeddings"]
     with torch.device("meta"):
         model, headless = _built(text)
-    found = {key: tensor for key, tensor in model.named_parameters() if not key.endswith(CONSTANT)}
-    found |= {key: tensor for key, tensor in model.named_buffers() if key.endswith(HELD)}
+    found = {key: parameter.numel() for key, parameter in model.named_parameters()}
     if headless and not getattr(text, "tie_word_embeddings", False):
-        found["lm_head.weight"] = torch.empty(text.vocab_size, text.hidden_size, device="meta")
+        found["lm_head.weight"] = text.vocab_size * text.hidden_size
     if name == "longcat-flash":  # gate and up rows of experts that return what they read
-        found = {
-            key: tensor[: text.n_routed_experts] if "experts.gate_up" in key else tensor
-            for key, tensor in found.items()
-        }
-    return found
+        found = {key: _without_identities(text, key, numbers) for key, numbers in found.items()}
+    held = sum(buffer.numel() for key, buffer in model.named_buffers() if key.endswith(HELD))
+    constant = sum(numbers for key, numbers in found.items() if key.endswith(CONSTANT))
+    return Counted(sum(found.values()), sum(found.values()) + held - constant)
+
+
+def _without_identities(text: Any, key: str, numbers: int) -> int:
+    every = text.n_routed_experts + text.zero_expert_num
+    return numbers * text.n_routed_experts // every if key.endswith("experts.gate_up_proj") else numbers
+
+
+def with_encoders(name: str) -> int:
+    """Parameters of the whole multimodal model of an entry."""
+    with torch.device("meta"):
+        whole = transformers.AutoConfig.for_model(**_known(catalog.config(name)))
+        model = getattr(transformers, catalog.source(name)["counted_with"])(whole)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _built(text: Any) -> tuple[torch.nn.Module, bool]:
@@ -72,7 +89,3 @@ def _built(text: Any) -> tuple[torch.nn.Module, bool]:
     stem = type(text).__name__.removesuffix("Config").removesuffix("Text")
     causal = getattr(module, f"{stem}ForCausalLM", None)
     return (causal or getattr(module, f"{stem}TextModel"))(text), causal is None
-
-
-def learned(tensors: dict[str, torch.Tensor]) -> int:
-    return sum(math.prod(tensor.shape) for tensor in tensors.values())

@@ -1,58 +1,67 @@
-"""Every architecture of the catalog at its full size: formula = our modules = the reference's, on the meta device."""
+"""Every architecture of the catalog at its full size: formula = the reference's = our modules, on the meta device."""
 
 from __future__ import annotations
 
 import time
 
 import pytest
-import torch
 import transformers
 
 import lamina
 from lamina import catalog
+from lamina.errors import LaminaError
 
-OUTSIDE = {"llada-8b", "trm"}
-"""What the reference library does not have."""
-CLASSES = {"mllama_text_model": "MllamaForCausalLM", "gemma3_text": "Gemma3ForCausalLM"}
-"""Text decoders that its table of automatic classes leaves out, or hides in a multimodal class."""
+from .reference import OUTSIDE, text_decoder, with_encoders
+
+transformers.logging.set_verbosity_error()
+MULTIMODAL = ("ForConditionalGeneration", "FuyuForCausalLM")
+"""How the names of classes end whose count is of encoders too."""
 
 
-def reference(name: str) -> torch.nn.Module:
-    """The reference's causal language model, its text part if it reads images too."""
-    config = catalog.config(name)
-    whole = transformers.AutoConfig.for_model(**config)
-    text = whole.get_text_config()
-    if text is not whole:
-        text.tie_word_embeddings = config.get("tie_word_embeddings", text.tie_word_embeddings)
-    with torch.device("meta"):
-        if text.model_type in CLASSES:
-            return getattr(transformers, CLASSES[text.model_type])(text)
-        return transformers.AutoModelForCausalLM.from_config(text)
+@pytest.mark.parametrize("name", [name for name in lamina.names() if name not in OUTSIDE])
+def test_full_size_is_the_references(name):
+    """Exactly; and what the catalog says was counted is what the same class counts here."""
+    arch, theirs, source = lamina.architecture(name), text_decoder(name), catalog.source(name)
+    assert arch.parameters().total == theirs.learned
+    if (counted := source["counted_parameters"]) is None:
+        return
+    if source["counted_with"].endswith(MULTIMODAL) and not source["counted_with"].startswith("text decoder"):
+        assert counted == with_encoders(name) > theirs.parameters
+    else:
+        assert counted == theirs.parameters
+
+
+def test_what_the_reference_does_not_have():
+    known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
+    for name in OUTSIDE:
+        assert catalog.config(name).get("model_type", name) not in known or name == "grok-2.5", name
+    assert catalog.config("grok-2.5")["model_type"] == "git"  # published so, and not what the library calls git
+    assert len(lamina.names()) - len(OUTSIDE) >= 100
 
 
 @pytest.mark.parametrize("name", lamina.names())
-def test_full_size(name):
+def test_full_size_of_our_modules(name):
+    """Those of the mechanisms that run; the others say that they do not yet, and where."""
     arch = lamina.architecture(name)
     before = time.perf_counter()
-    ours = lamina.build(arch, device="meta")
+    try:
+        ours = lamina.build(arch, device="meta")
+    except LaminaError as error:
+        assert "can be priced and drawn, but not run yet" in str(error)
+        return
     assert time.perf_counter() - before < 10
     assert all(p.device.type == "meta" for p in ours.parameters())
-    total = sum(p.numel() for p in ours.parameters() if p.requires_grad)
-    assert arch.parameters().total == total
-    if name in OUTSIDE:
-        model_type = catalog.config(name)["model_type"]
-        assert model_type not in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
-        return
-    theirs = reference(name)
-    assert sum(p.numel() for p in theirs.parameters()) == total
-    shapes = sorted(tuple(p.shape) for p in theirs.parameters())
-    fused = {"phi3", "gpt2"}  # one matrix for q, k and v
-    assert arch.family in fused or sorted(tuple(p.shape) for p in ours.parameters()) == shapes
+    assert arch.parameters().total == sum(p.numel() for p in ours.parameters() if p.requires_grad)
 
 
-def test_enough_is_compared():
-    compared = set(lamina.names()) - OUTSIDE
-    assert len(compared) >= 28
-    families = {lamina.architecture(name).family for name in compared}
-    assert {"gpt2", "llama", "mistral", "qwen2", "qwen3", "olmo2", "olmo3"} <= families
-    assert {"gemma2", "gemma3", "smollm3", "phi3", "cohere2", "cwm", "mllama"} <= families
+RUN = {"gpt2", "llama", "mistral", "qwen2", "qwen3", "olmo2", "olmo3", "gemma2", "gemma3", "smollm3", "phi3"}
+RUN |= {"cohere2", "cwm", "mllama", "llada", "trm", "hrm"}
+
+
+def test_these_families_run():
+    """So that the test above cannot pass by refusing everything."""
+    for name in lamina.names():
+        arch = lamina.architecture(name)
+        if arch.family in RUN:
+            lamina.build(arch, device="meta")
+    assert {lamina.architecture(name).family for name in lamina.names()} >= RUN

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from lamina.checkpoint.gguf import _UNREAD, FORMATS, open_gguf
+from lamina.checkpoint.gguf import FORMATS, open_gguf
+from lamina.checkpoint.headers.gguf import TYPES
+from lamina.checkpoint.headers.table import count_bytes
 from lamina.checkpoint.safetensors import open_safetensors, save_safetensors
 from lamina.errors import LaminaError
 
@@ -251,6 +253,10 @@ def test_a_wrong_file_is_one_sentence(tmp_path: Path, case: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_type_numbers_are_those_of_the_gguf_package() -> None:
-    for number, name in (FORMATS | _UNREAD).items():
-        assert gguf.GGMLQuantizationType(number).name == name
+def test_types_and_their_sizes_are_those_of_the_gguf_package() -> None:
+    assert set(FORMATS.items()) < set(TYPES.items())
+    theirs = {kind.value: (kind.name, *sizes) for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
+    assert len(theirs) >= 30
+    for number, (name, values, nbytes) in theirs.items():
+        assert TYPES[number] == name
+        assert count_bytes("here", (3, 5 * values), name) == 15 * nbytes

@@ -63,9 +63,8 @@ def test_angles_are_the_references(name: str) -> None:
     their = text_config({"model_type": name, **TINY[name]} if name in TINY else config(name))
     arch = tiny(name) if name in TINY else entry(name)
     module = transformers.models
-    lineage = {"step3p5": "step3p7", "emu3_text_model": "emu3"}.get(
-        their.model_type, their.model_type.removesuffix("_text")
-    )
+    kind = str(their.model_type)
+    lineage = {"step3p5": "step3p7", "emu3_text_model": "emu3"}.get(kind, kind.removesuffix("_text"))
     modeling = getattr(getattr(module, lineage), f"modeling_{lineage}")
     rotary = next(
         getattr(modeling, part) for part in dir(modeling) if part.endswith("RotaryEmbedding") and "Vision" not in part

@@ -9,9 +9,10 @@ import pytest
 
 from lamina.arch import GLU, Attention, Clamp, MoE, RelativeAttention
 from lamina.arch.bill import lines
-from lamina.catalog import source
+from lamina.catalog import config, source
 from lamina.errors import LaminaError
-from tests.families.lineages import entry, tiny
+from lamina.families import read_config
+from tests.families.lineages import TINY, entry, tiny
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,8 @@ def test_grok_by_hand() -> None:
     assert arch.state_bytes(1000) == 1000 * source("grok-2.5")["state_bytes_per_token"]
     moe = next(op for op in arch.ops() if isinstance(op, MoE))
     assert moe.scale == pytest.approx(1 / math.sqrt(2))
-    warmer = arch.blocks[0].branches[0].op.temperature  # type: ignore[union-attr]
+    warmer = next(op.temperature for op in arch.ops() if isinstance(op, Attention))
+    assert warmer is not None
     assert 1 + warmer.scale * math.log(4096 / warmer.floor) == pytest.approx(math.log2(4096) / math.log2(1024))
 
 
@@ -161,3 +163,14 @@ def test_sections_of_image_positions() -> None:
 def test_what_contradicts_or_is_unknown_is_refused(kind: str, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(LaminaError, match=message):
         tiny(kind, **changed)
+
+
+def test_old_flat_configs_read_as_nested_ones() -> None:
+    """Fuyu and Qwen2-VL were first published with the decoder's keys beside the encoder's."""
+    for name, beside in (("fuyu-8b", {"image_size": 300}), ("qwen2-vl-72b", {"vision_config": {"depth": 32}})):
+        nested = config(name)
+        flat = {**nested["text_config"], "model_type": nested["model_type"], **beside}
+        assert read_config(flat) == read_config(nested)
+    sections = {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}, "rope_parameters": None}
+    old = read_config({"model_type": "qwen2_vl", **TINY["qwen2_vl_text"], "rope_theta": 5000.0, **sections})
+    assert old == tiny("qwen2_vl_text")

@@ -147,7 +147,7 @@ def _embedding(arch: Architecture) -> Iterator[Line]:
         carry = Kept("carry", 2 * arch.width), Kept("carry", 2 * arch.width * arch.prefix, each="sequence")
         once, keeps = Work(0, once=4 * arch.width if r.halting else 0), carry if arch.bidirectional else ()
         yield Line("recursion", "recursion", "other", r.weights(arch.width), keeps=keeps, prefill=once)
-    turned = (op.rotary for op in arch.ops() if isinstance(op, Attention | LatentAttention) and op.rotary)
+    turned = (op.rotary for op in arch.different_ops() if isinstance(op, Attention | LatentAttention) and op.rotary)
     if frequencies := sorted({rotary.dim // 2 for rotary in turned if rotary.learned}):  # all blocks share them
         yield Line("frequencies", "rotary", "other", {f"scale_{n}": (n,) for n in frequencies})
     if arch.depends_on_length:  # the tokens themselves, to compute keys again

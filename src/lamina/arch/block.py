@@ -188,13 +188,15 @@ class Block(Node):
     branches: Annotated[tuple[Branch, ...], Field(min_length=1)]
     scaled: bool = False
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Block:
+    def check(self) -> None:
+        """Raises: ValueError if an output lands beyond the last branch.
+
+        An architecture asks this of each different block once; as a validator it would run for every one.
+        """
         for i, branch in enumerate(self.branches):
             lands = branch.op.lands if isinstance(branch.op, Parallel) else ()
             if i + max(lands, default=0) >= len(self.branches):
                 raise ValueError(f"branches[{i}].op.lands goes beyond the {len(self.branches)} branches there are")
-        return self
 
     def named_branches(self) -> dict[str, Branch]:
         """The branches by the role of what they compute: mixer, cross_attention, feed_forward, parallel."""

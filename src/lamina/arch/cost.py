@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lamina.arch.bill import Line, lines
+from lamina.arch.bill import Line
 from lamina.arch.measure import Kept, numbers
 from lamina.arch.precision import Plan, Precision, plan, precision
 from lamina.errors import LaminaError
@@ -69,7 +69,7 @@ class Cost:
 
     @cached_property
     def bill(self) -> tuple[Line, ...]:
-        return tuple(lines(self.arch, self.setting.memory))
+        return self.arch.bill(self.setting.memory)
 
     def total(self, measure: Callable[[Line], float]) -> int:
         """A measure of every line, added up."""

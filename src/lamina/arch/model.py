@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, model_validator
 
 from lamina.arch.base import Node, Op, describe
-from lamina.arch.bill import lines
-from lamina.arch.block import Block
+from lamina.arch.bill import Line, lines
+from lamina.arch.block import Block, kinds
 from lamina.arch.measure import Shape, Work, linear, numbers, within
 from lamina.arch.mixers import Attention
 from lamina.arch.ngrams import NgramTables
@@ -208,11 +208,14 @@ class Architecture(Node):
     exit_gate: bool = False
     stream: AnyStreams | None = None
     context: PositiveInt | None = None
+    _bills: dict[int, tuple[Line, ...]] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Architecture:
         if self.recursion and max(self.recursion.low.stop, self.recursion.high.stop) > len(self.blocks):
             raise ValueError(f"recursion names blocks beyond the {len(self.blocks)} there are")
+        for block in {id(block): block for block in self.blocks}.values():
+            block.check()
         inputs = self.embedding.per_layer
         if inputs and inputs.blocks != len(self.blocks):
             raise ValueError(f"embedding.per_layer is for {inputs.blocks} blocks, and there are {len(self.blocks)}")
@@ -246,7 +249,18 @@ class Architecture(Node):
         for block in self.blocks:
             yield from block.ops()
 
+    def different_ops(self) -> Iterator[Op]:
+        """The ops of the blocks that differ, each once."""
+        for block in kinds(self.blocks)[0]:
+            yield from block.ops()
+
     # -- cost: sums over the bill
+
+    def bill(self, memory: int = 0) -> tuple[Line, ...]:
+        """What each part weighs, keeps and does; `memory` is how many cross-attended tokens a sequence has."""
+        if memory not in self._bills:
+            self._bills[memory] = tuple(lines(self, memory))
+        return self._bills[memory]
 
     def parameters(self) -> Parameters:
         """How many numbers are learned.
@@ -254,7 +268,7 @@ class Architecture(Node):
         Returns: total (tied weights once), active (what one token uses: the experts it is routed to, and of
         an untied embedding table nothing is left out), embedding (token table, positions, tasks).
         """
-        bill = list(lines(self))
+        bill = self.bill()
         embedding = sum(line.parameters for line in bill if line.group == "embedding")
         return Parameters(sum(line.parameters for line in bill), sum(line.active for line in bill), embedding)
 
@@ -267,7 +281,7 @@ class Architecture(Node):
         if min(context, batch, memory) < 0:
             raise LaminaError(f"context ({context}), batch ({batch}) and memory ({memory}) must not be negative")
         itemsize = cache_bytes(dtype)
-        return batch * sum(line.state_bytes(context, itemsize, memory) for line in lines(self))
+        return batch * sum(line.state_bytes(context, itemsize, memory) for line in self.bill(memory))
 
     def flops(self, tokens: int = 1, context: int = 0, memory: int = 0) -> int:
         """Forward FLOPs of `tokens` new tokens after `context` earlier ones; a multiply-accumulate is 2.
@@ -279,7 +293,7 @@ class Architecture(Node):
             raise LaminaError(f"tokens ({tokens}), context ({context}) and memory ({memory}) must not be negative")
         if self.bidirectional:
             tokens, context = tokens + context, 0
-        return sum(line.flops(tokens, context, not self.bidirectional, self.prefix) for line in lines(self, memory))
+        return sum(line.flops(tokens, context, not self.bidirectional, self.prefix) for line in self.bill(memory))
 
     def cost(self, **setting: Any) -> Cost:
         """What it costs at a context, batch and precisions; see `lamina.arch.cost.price` for the arguments."""
@@ -295,7 +309,9 @@ class Architecture(Node):
     @property
     def depends_on_length(self) -> bool:
         """Whether earlier keys go stale as a sequence grows (rotary scalings that look at the length)."""
-        return any(op.rotary.depends_on_length for op in self.ops() if isinstance(op, Attention) and op.rotary)
+        return any(
+            op.rotary.depends_on_length for op in self.different_ops() if isinstance(op, Attention) and op.rotary
+        )
 
     # -- edited
 

@@ -27,6 +27,9 @@ WIDTHS = (
 HEADS = ("heads", "kv_heads", "key_heads", "value_heads", "groups", "norm_groups", "output_groups")
 DIMS = ("head_dim", "key_dim", "value_dim", "plain_dim", "rotary_dim", "dim", "state")
 EXPERTS = ("experts", "active", "identities", "active_groups")
+TABLES = ("vocab", "rows")
+"""Names of sizes, by how they follow the factor; a size that is in none of these stays."""
+
 KEEP = ("vocab", "depth", "heads", "experts")
 """What `scaled` can be asked to keep as it is."""
 STEPS, AROUND = 240, 6
@@ -154,7 +157,7 @@ class _Scale:
     def _size(self, name: str, value: int, dims: float) -> int:
         if name in WIDTHS:
             return _rounded(value * self.factor, 16 if name == "width" else 8)
-        if name == "vocab" and "vocab" not in self.keep:
+        if name in TABLES and "vocab" not in self.keep:
             return _rounded(value * self.factor, 64)
         return _rounded(value * dims, 2) if name in DIMS else value
 

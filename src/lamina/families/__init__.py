@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-import pkgutil
+from collections.abc import Sequence
+from importlib import resources
 from typing import Any
 
 from lamina.arch import Architecture
@@ -18,12 +19,29 @@ _LONGEST = 600  # characters of a message about a value that may be of any size
 @functools.cache
 def families() -> dict[str, Family]:
     """Every family, by each `model_type` it reads."""
-    found: dict[str, Family] = {}
-    for info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{info.name}")
-        for family in getattr(module, "FAMILIES", ()):
-            found.update(dict.fromkeys(family.model_types, family))
-    return found
+    return {kind: family for name in _texts() for family in _module(name) for kind in family.model_types}
+
+
+@functools.cache
+def reader(model_type: str) -> Family | None:
+    """The family that reads a `model_type`; None if there is none.
+
+    Only modules whose text names it are imported: all of them take longer than everything else there is to do.
+    """
+    quoted = f'"{model_type}"'
+    named = (name for name, text in _texts().items() if quoted in text)
+    return next((family for name in named for family in _module(name) if model_type in family.model_types), None)
+
+
+@functools.cache
+def _texts() -> dict[str, str]:
+    """The source of every module here, by name."""
+    files = (entry for entry in resources.files(__name__).iterdir() if entry.name.endswith(".py"))
+    return {entry.name[:-3]: entry.read_text(encoding="utf-8") for entry in files if not entry.name.startswith("_")}
+
+
+def _module(name: str) -> Sequence[Family]:
+    return getattr(importlib.import_module(f"{__name__}.{name}"), "FAMILIES", ())
 
 
 def family_named(name: str) -> Family:
@@ -51,11 +69,13 @@ def family_of(config: Config) -> Family:
 
     Raises: LaminaError if there is none.
     """
-    signed = (f.name for f in families().values() if f.signature and f.signature in config.data)
-    kind = config.str("model_type", next(signed, None)) or config.str("model_type")
-    if kind not in families():
+    kind = config.str("model_type", None)
+    if kind is None:
+        signed = (f.model_types[0] for f in families().values() if f.signature and f.signature in config.data)
+        kind = next(signed, None) or config.str("model_type")
+    if (family := reader(kind)) is None:
         raise LaminaError(f"{config.where}: model_type {shown(kind)} is not known; {closest(kind, families())}")
-    return families()[kind]
+    return family
 
 
 def read(config: Config, name: str = "") -> Architecture:

@@ -13,25 +13,16 @@ from lamina.arch import block as value
 from lamina.arch.base import Op
 from lamina.arch.feedforward import GLU, MLP
 from lamina.arch.mixers import Attention, CrossAttention, SequenceGLU
-from lamina.errors import LaminaError
 from lamina.nn import attention, cross_attention, feedforward
 from lamina.nn.basic import norm
 from lamina.nn.step import Step
-
-NOT_YET = ("chunk", "value_dim", "gate", "sinks", "temperature", "value_norm", "keys_as_values", "kv_from", "clamp")
-"""Fields of parts that run, which do not run yet."""
 
 
 def op_module(op: Op, width: int, slots: Iterator[int]) -> nn.Module:
     """The module of a mixer or feed-forward; those that keep a state take the next slot.
 
-    Raises: LaminaError for one that is priced and drawn, but has no module yet.
+    Which of its fields the modules read is declared in nn/understood.py, and checked before anything is built.
     """
-    extra = [field for field in NOT_YET if getattr(op, field, None)]
-    if isinstance(op, Attention) and op.qk_norm and op.qk_norm.after_rotary:
-        extra.append("a QK-norm after the rotation")
-    if extra:
-        raise LaminaError(f"{type(op).__name__} with {extra[0]} can be priced and drawn, but not run yet")
     if isinstance(op, Attention):
         return attention.Attention(op, width, next(slots))
     if isinstance(op, CrossAttention):
@@ -44,7 +35,7 @@ def op_module(op: Op, width: int, slots: Iterator[int]) -> nn.Module:
         return feedforward.GLU(op, width)
     if isinstance(op, value.Parallel):
         return Parallel(op, width, slots)
-    raise LaminaError(f"{type(op).__name__} can be priced and drawn, but not run yet")
+    raise TypeError(f"{type(op).__name__} has no module")
 
 
 class Parallel(nn.Module):

@@ -10,6 +10,7 @@ from lamina.errors import LaminaError
 from lamina.nn.basic import LayerNorm, Part, RMSNorm
 from lamina.nn.decoder import Decoder, Model
 from lamina.nn.recursive import Recursive
+from lamina.nn.understood import check
 
 DTYPES = {"float64", "float32", "bfloat16", "float16"}
 
@@ -41,7 +42,11 @@ def torch_device(device: str | torch.device) -> torch.device:
 
 
 def empty(arch: Architecture, dtype: str | torch.dtype | None = None, device: str | torch.device = "meta") -> Model:
-    """The model with its parameters allocated and not filled (not even allocated on the meta device)."""
+    """The model with its parameters allocated and not filled (not even allocated on the meta device).
+
+    Raises: LaminaError for what can be priced and drawn, but not run yet.
+    """
+    check(arch)
     kind = Recursive if arch.recursion else Decoder
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch_dtype(dtype))

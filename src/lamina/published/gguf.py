@@ -7,6 +7,7 @@ Source: the GGUF specification's standardised keys, and the files themselves.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from lamina.published.config import shown
 from lamina.published.rules import Layout, Rule
 
 if TYPE_CHECKING:
+    from lamina.checkpoint.headers.table import Entry, Header
     from lamina.checkpoint.tensors import StoredTensor, TensorFile
 
 
@@ -46,6 +48,9 @@ _SAID_ELSEWHERE = (
 )
 """Keys that repeat what tensors or other keys say, or concern other architectures."""
 
+_FLOATS = {"F32": "f", "F16": "e", "F64": "d"}
+_MOST_DIVISORS = 1 << 16  # bytes; there is one for each pair of a head's dimensions
+
 
 @dataclass(frozen=True)
 class Said:
@@ -56,8 +61,8 @@ class Said:
     ignored: dict[str, str]
 
 
-def read_gguf(file: TensorFile) -> Said:
-    """The architecture of an open GGUF file.
+def read_gguf(file: Header | TensorFile) -> Said:
+    """The architecture of a GGUF file, from its header; `rope_freqs.weight` is the one tensor that is read.
 
     Raises: LaminaError, naming the file and the key, for one that is unknown, missing or wrong.
     """
@@ -67,30 +72,44 @@ def read_gguf(file: TensorFile) -> Said:
     dialect = DIALECTS[kind]
     keys = _Keys(file, kind)
     config = _config(keys, dialect)
-    arch = read_config(config, str(file.path), file.path.stem)
+    arch = read_config(config, str(file.path), file.stem)
     arch = rewritten(arch, RMSNorm, lambda norm: norm.replace(offset=0.0))
     if dialect.interleaved:
         arch = rewritten(arch, Rotary, lambda r: r.replace(layout="interleaved"))
     if (divisors := file.tensors.get("rope_freqs.weight")) is not None:
-        arch = _divided(arch, divisors)
+        arch = _divided(arch, divisors, str(file.path))
     ignored = keys.finish()
     return Said(arch, Layout(_rules(dialect), (), {r"rope_freqs\.weight": "read as the rotary scaling"}), ignored)
 
 
-def _divided(arch: Architecture, divisors: StoredTensor) -> Architecture:
+def _divided(arch: Architecture, divisors: Entry | StoredTensor, path: str) -> Architecture:
     """The angles of each pair of dimensions divided by a number of its own (Llama 3's scaling, worked out)."""
-    numbers = tuple(divisors.read().float().flatten().tolist())
     try:
+        numbers = _floats(divisors)
         scaling = LongRopeScaling(short=numbers, long=numbers, original_context=arch.context or 1, attention_factor=1.0)
         return rewritten(arch, Rotary, lambda rotary: rotary.replace(scaling=scaling))
     except LaminaError as error:
-        raise LaminaError(f"{divisors.path}: the tensor 'rope_freqs.weight' cannot be used ({error})") from None
+        raise LaminaError(f"{path}: the tensor 'rope_freqs.weight' cannot be used ({error})") from None
+
+
+def _floats(stored: Entry | StoredTensor) -> tuple[float, ...]:
+    """The values of a small tensor.
+
+    Raises: LaminaError if it is large, or not of an ordinary type
+    """
+    code = _FLOATS.get(stored.format)
+    if code is None or stored.nbytes > _MOST_DIVISORS:
+        raise LaminaError(
+            f"it has {stored.nbytes} bytes of {stored.format}; at most {_MOST_DIVISORS} of {', '.join(_FLOATS)}"
+            " are accepted"
+        )
+    return struct.unpack(f"<{stored.nbytes // struct.calcsize(code)}{code}", stored.data())
 
 
 class _Keys:
     """Metadata under the architecture's own prefix; `read` collects what was looked at."""
 
-    def __init__(self, file: TensorFile, kind: str) -> None:
+    def __init__(self, file: Header | TensorFile, kind: str) -> None:
         self.file, self.kind = file, kind
         self.read = {"general.architecture"}
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from lamina.arch import Architecture, Block, Branch
 from lamina.arch.base import Node
-from lamina.arch.bill import lines
 from lamina.report import words
 from lamina.report.text import aligned, beside, listed
 
@@ -19,7 +18,7 @@ CONTEXTS = (4096, 32768, 131072)
 def parameters_by_part(arch: Architecture) -> dict[str, int]:
     """Where the parameters are: a partition of the total. `other` are gates and what recursion adds."""
     parts = dict.fromkeys(("embedding", "mixers", "feed_forwards", "norms", "head", "other"), 0)
-    for line in lines(arch):
+    for line in arch.bill():
         parts[line.group] += line.parameters
     return parts
 

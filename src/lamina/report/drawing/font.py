@@ -86,3 +86,8 @@ def css() -> str:
         source = f"url(data:font/woff2;base64,{base64.b64encode(data).decode()}) format('woff2')"
         rules.append(f"@font-face{{font-family:'{FAMILY}';font-weight:{weight};src:{source}}}")
     return "\n".join(rules)
+
+
+def characters() -> list[str]:
+    """All that the font has."""
+    return list(_face(False)[0])

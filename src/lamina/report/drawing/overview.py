@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from lamina.arch import Architecture
 from lamina.report import words
+from lamina.report.drawing.font import wrapped
 from lamina.report.drawing.hues import hues
 from lamina.report.drawing.parts import BODY, SMALL, named_box, pill
 from lamina.report.drawing.pattern import Pattern
-from lamina.report.drawing.scene import Box, Line, Piece, column, framed, label, padded, row, sized
+from lamina.report.drawing.scene import Box, Piece, column, framed, label, padded, sized, typeset
 from lamina.report.drawing.sketch import Place, Sketch
 
 STEP, LONGEST = 15.0, 16
@@ -90,11 +91,11 @@ def _bar(pattern: Pattern, kind: int, many: int, room: float) -> Piece:
     mixers, feed_forwards = hues(found.block)
     family = (mixers or feed_forwards)[0]
     name = "blocks" if len(pattern.kinds) == 1 else found.label
-    words_of = label(f"{many} × {name}", BODY, True, f"{family}-deep")
-    if words_of.width > room - 20:
-        words_of = label(f"{many} × {name}", SMALL, False, f"{family}-deep")
-    inner = sized(words_of, max(room - 20, words_of.width), align="middle")
-    piece = framed(padded(inner, 10, 5), f"{family}-soft", f"{family}-edge", 6)
+    said = f"{many} × {name}"
+    fits = label(said, BODY, True).width <= room - 20
+    lines = wrapped(typeset(said), BODY if fits else SMALL, room - 20, fits)
+    text = column([label(line, BODY if fits else SMALL, fits, f"{family}-deep") for line in lines], 0, "middle")
+    piece = framed(padded(sized(text, room - 20, align="middle"), 10, 5), f"{family}-soft", f"{family}-edge", 6)
     if many == 1:
         return piece
     back = Box(4, -4, piece.width - 8, piece.height, f"{family}-soft", f"{family}-edge", 6)
@@ -134,5 +135,3 @@ def _embedding(arch: Architecture) -> Sequence[str]:
     said += [f"{e.per_layer.width} more numbers for each block"] if e.per_layer else []
     return said + (["learned bias and scale"] if e.affine else [])
 
-
-__all__ = ["Line", "overview", "row", "stack"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from lamina.report.drawing.scene import Box, Piece, column, framed, label, padded, paragraph, sized
+from lamina.report.drawing.scene import Align, Box, Piece, column, framed, label, padded, paragraph, sized
 
 Make: TypeAlias = Callable[[float], Piece]
 """A card of at least this height."""
@@ -38,28 +38,27 @@ def named_box(
     """A part by its name, with a line for each thing that is said of it; `marked` lines have a bar beside them."""
     room = width - 28
     head = paragraph(name, room, size, True, f"{family}-deep")
-    lines = [_marked(head, name in marked, width)]
+    lines = [_marked(head, name in marked)]
     for phrase in said:
-        lines.append(_marked(paragraph(phrase, room, BODY, colour="ink"), phrase in marked, width))
+        lines.append(_marked(paragraph(phrase, room, BODY, colour="ink"), phrase in marked))
     piece = padded(sized(column(lines, 1), width - 28), 14, 9, 10)
     return framed(piece, f"{family}-soft", f"{family}-edge", 9)
 
 
-def _marked(piece: Piece, wanted: bool, width: float) -> Piece:
-    if not wanted:
-        return piece
-    ground = Box(-6, 0, width - 16, piece.height, "accent-soft", "accent-edge", 4)
-    return piece.with_under(ground)
+def _marked(piece: Piece, wanted: bool) -> Piece:
+    return piece.with_under(Box(-9, 1, 4, piece.height - 2, "accent-edge", None, 2)) if wanted else piece
 
 
-def card(title: str, body: Piece, width: float, note: str = "", height: float = 0.0, inside: float = PADDING) -> Piece:
-    """A titled panel, at least so high; the body stands in the middle of what room there is."""
+def card(
+    title: str, body: Piece, width: float, note: str = "", height: float = 0.0, inside: float = PADDING, down: Align = "middle"
+) -> Piece:
+    """A titled panel, at least so high; `down` says where the body stands in more room than it needs."""
     room = width - 2 * inside
     head: list[Piece] = [paragraph(title, room, HEADING, True, "ink")] if title else []
     head += [paragraph(note, room, BODY)] if note else []
     top, above = column(head, 2, width=room), min(17.0, inside)
     gap = 14 if head else 0
-    rest = sized(body, room, height - above - inside - top.height - gap, down="middle")
+    rest = sized(body, room, height - above - inside - top.height - gap, down=down)
     return framed(padded(column([top, rest], gap), inside, above, inside), "panel", "line", 12)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, sqrt
+from math import sqrt
 
 from lamina.arch import Architecture
 from lamina.report import words
-from lamina.report.drawing.hues import hues
-from lamina.report.drawing.overview import stack
-from lamina.report.drawing.parts import BODY, GAP, MARGIN, SMALL, card, fit
+from lamina.report.drawing.hues import feed_forwards, hues
+from lamina.report.drawing.parts import BODY, GAP, MARGIN, SMALL, Make, card, fit, swatch
 from lamina.report.drawing.pattern import pattern
 from lamina.report.drawing.scene import Piece, blank, column, flow, label, padded, paragraph, row
-from lamina.report.drawing.strip import strip
+from lamina.report.drawing.strip import small_strip
 
 CARD, INSIDE = 258.0, 14.0
 NAMES = {
@@ -43,35 +42,31 @@ def poster_scene(archs: Sequence[Architecture], title: str = "") -> Piece:
 
 
 def _sign(family: str) -> Piece:
-    from lamina.report.drawing.parts import swatch
-
     return row([swatch(family), label(NAMES[family], BODY)], 7)
 
 
-def _card(arch: Architecture):
+def _card(arch: Architecture) -> Make:
     found, room = pattern(arch), CARD - 2 * INSIDE
     total, active, _ = arch.parameters()
     numbers = words.count(total) + (f", {words.count(active)} active" if active != total else "")
+    held = arch.state_bytes(context=32768)
     lines = [
         paragraph(arch.name or arch.family, room, 16, True, "ink"),
         paragraph(f"{numbers}; {len(arch.blocks)} layers of {arch.width:,}", room, BODY),
-        blank(0, 2),
-        strip(found, room, numbers=False),
-        blank(0, 2),
+        blank(0, 4),
+        small_strip(found, room),
+        blank(0, 4),
         paragraph(words.attention(arch), room, SMALL, colour="ink"),
-        paragraph(_feed_forwards(arch), room, SMALL),
+        paragraph(_feed_forwards(arch), room, SMALL, colour="ink"),
+        paragraph(f"state at 32k: {words.size(held) if held else 'none'}", room, SMALL),
     ]
-    body = column([column(lines, 3), stack(found, room)], 12)
-    return lambda height: card("", body, CARD, "", height, INSIDE)
+    body = column(lines, 3, width=room)
+    return lambda height: card("", body, CARD, "", height, INSIDE, "start")
 
 
 def _feed_forwards(arch: Architecture) -> str:
-    from lamina.report.drawing.hues import feed_forwards
-
     kinds = words.kinds(arch.blocks)[0]
     names = dict.fromkeys(words.name_of(op) for block in kinds for op in feed_forwards(block))
     shown = list(names)[:3]
     return " / ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
-
-__all__ = ["ceil", "poster_scene"]

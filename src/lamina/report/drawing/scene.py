@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -10,6 +11,7 @@ from lamina.report.drawing import font
 
 Point: TypeAlias = tuple[float, float]
 Align = Literal["start", "middle", "end"]
+_TIMES = re.compile(r"(?<=[\d)] )x(?= )|(?<=[ (])x(?=\d)")
 _SHARE = {"start": 0.0, "middle": 0.5, "end": 1.0}
 
 
@@ -113,9 +115,14 @@ def drawn(width: float, height: float, *marks: Mark) -> Piece:
     return Piece(width, height, marks)
 
 
+def typeset(text: str) -> str:
+    """The text as it is printed: a times sign between numbers, and no character that the font has not."""
+    return font.shown(_TIMES.sub("×", text))
+
+
 def label(text: str, size: float = 12, bold: bool = False, colour: str = "ink") -> Piece:
     """A line of text, as high as a line."""
-    text = font.shown(text)
+    text = typeset(text)
     return Piece(
         font.width(text, size, bold), size * 1.36, (Text(0, size * 1.04, text, size, bold, colour),) if text else ()
     )
@@ -123,7 +130,7 @@ def label(text: str, size: float = 12, bold: bool = False, colour: str = "ink") 
 
 def paragraph(text: str, room: float, size: float = 12, bold: bool = False, colour: str = "muted") -> Piece:
     """Text in lines no wider than `room`."""
-    lines = font.wrapped(font.shown(text), size, room, bold)
+    lines = font.wrapped(typeset(text), size, room, bold)
     return column([label(line, size, bold, colour) for line in lines])
 
 

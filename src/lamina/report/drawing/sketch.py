@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from lamina.report.drawing.scene import Line, Mark, Piece, Point
+from lamina.report.drawing.scene import Box, Cells, Dots, Line, Mark, Piece, Point
 
 
 class Place(NamedTuple):
@@ -78,6 +79,20 @@ class Sketch:
 
     def piece(self, width: float = 0.0, height: float = 0.0) -> Piece:
         """The diagram, at least this large."""
-        width = max([width, *(p.right for p in self.places)])
-        height = max([height, *(p.below for p in self.places)])
+        ends = [end for mark in self.under for end in _ends(mark)]
+        width = max([width, *(p.right for p in self.places), *(x for x, _ in ends)])
+        height = max([height, *(p.below for p in self.places), *(y for _, y in ends)])
         return Piece(width, height, tuple(self.under), tuple(self.parts))
+
+
+def _ends(mark: Mark) -> Iterable[Point]:
+    """Points that a mark reaches to the right and downwards."""
+    match mark:
+        case Box():
+            yield mark.x + mark.width, mark.y + mark.height
+        case Line():
+            yield from mark.points
+        case Cells():
+            yield from ((x + w, y + h) for x, y, w, h in mark.boxes)
+        case Dots():
+            yield from ((x + mark.radius, y + mark.radius) for x, y in mark.centres)

@@ -34,7 +34,13 @@ def looks(different: Sequence[Block]) -> list[Look]:
     return found
 
 
-def strip(found: Pattern, room: float, numbers: bool = True) -> Piece:
+def small_strip(found: Pattern, room: float) -> Piece:
+    """All layers in one row, however narrow."""
+    look = looks([kind.block for kind in found.kinds])
+    return strip_row([look[p] for p in found.layers], min(16.0, room / len(found.layers)), 20, 8)
+
+
+def strip(found: Pattern, room: float) -> Piece:
     """All layers in their order, in as many rows as they need, with their numbers."""
     look, places = looks([kind.block for kind in found.kinds]), found.layers
     rows = ceil(len(places) * NARROWEST / room)
@@ -43,7 +49,7 @@ def strip(found: Pattern, room: float, numbers: bool = True) -> Piece:
     pieces = []
     for start in range(0, len(places), each):
         cells = strip_row([look[p] for p in places[start : start + each]], pitch)
-        pieces.append(column([cells, _numbers(start, min(each, len(places) - start), pitch)], 3) if numbers else cells)
+        pieces.append(column([cells, _numbers(start, min(each, len(places) - start), pitch)], 3))
     return column(pieces, 8)
 
 
@@ -70,14 +76,13 @@ def strip_row(cells: Sequence[Look], pitch: float, high: float = MIXER, low: flo
 
 
 def _numbers(start: int, count: int, pitch: float) -> Piece:
+    """Every layer's number, or every second, and so on, under the middle of its cell."""
     step = next(s for s in (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 100, 1000) if s * pitch >= 26)
-    parts = []
-    for i in range(count):
-        if (start + i) % step == 0:
-            text = label(str(start + i), SMALL, colour="muted")
-            x = i * pitch + (pitch - 2 - text.width) / 2
-            parts.append((max(0.0, x), 0.0, text))
-    width = max([pitch * count, *(x + p.width for x, _, p in parts)])
+    parts, width = [], max(pitch * count - 2, 20.0)
+    for i in range(-start % step, count, step):
+        text = label(str(start + i), SMALL, colour="muted")
+        x = i * pitch + (pitch - 2 - text.width) / 2
+        parts.append((min(max(0.0, x), width - text.width), 0.0, text))
     return Piece(width, SMALL * 1.36, parts=tuple(parts))
 
 

@@ -14,7 +14,7 @@ from lamina.report.drawing.parts import BODY, GAP, MARGIN, NAME, PADDING, PAGE, 
 from lamina.report.drawing.pattern import Kind, Pattern, pattern, places
 from lamina.report.drawing.pattern import described as said_of
 from lamina.report.drawing.scene import Box, Cells, Line, Piece, blank, column, label, padded, paragraph, row, sized, spread
-from lamina.report.drawing.strip import legend, strip
+from lamina.report.drawing.strip import legend, small_strip, strip
 
 ACROSS = 4  # steps of a lineage in a row
 CHANGES = 9  # that a step lists
@@ -40,7 +40,7 @@ def compare_scene(left: Architecture, right: Architecture, page: float = PAGE) -
 
 
 def _mark() -> Piece:
-    return Piece(22, 12, (Box(0, 0, 22, 12, "accent-soft", "accent-edge", 3),))
+    return Piece(4, 14, (Box(0, 0, 4, 14, "accent-edge", None, 2),))
 
 
 def _row(pieces: Sequence[Piece]) -> Piece:
@@ -101,7 +101,7 @@ def _block(found: Pattern, kind: Kind, width: float, marked: frozenset[str]):
     title = kind.label if len(found.kinds) > 1 else "the block"
     body = block_piece(kind.variants, width - 2 * PADDING, marked=marked)
     note = places(kind, len(found.layers))
-    return lambda height: card(title[:1].upper() + title[1:], body, width, note, height)
+    return lambda height: card(title[:1].upper() + title[1:], body, width, note, height, down="end")
 
 
 # -- a lineage
@@ -148,7 +148,7 @@ def _step(arch: Architecture, before: Architecture | None, width: float):
     parts = [
         paragraph(arch.name or arch.family, width, 17, True, "ink"),
         paragraph(f"{numbers}, {len(arch.blocks)} layers", width, BODY),
-        strip(found, width, numbers=False),
+        small_strip(found, width),
         blank(0, 2),
         label("what changed" if before else "where it starts", SMALL, True, "accent-deep"),
         news,
@@ -158,7 +158,7 @@ def _step(arch: Architecture, before: Architecture | None, width: float):
     title = kind.label if len(found.kinds) > 1 else "the block"
     body = block_piece(kind.variants, room, marked=marks)
     note = places(kind, len(found.layers))
-    return column(parts, 5), lambda height: card(title[:1].upper() + title[1:], body, width, note, height, 12)
+    return column(parts, 5), lambda height: card(title[:1].upper() + title[1:], body, width, note, height, 12, "end")
 
 
 def _new_words(kind: Kind, before: Architecture | None) -> frozenset[str]:
@@ -181,7 +181,7 @@ def _news(change: Change, width: float) -> Piece:
     old = _short(change.left or "none")
     new = _short(change.right or "none")
     lines = [label(change.aspect, SMALL, colour="muted"), paragraph(f"{old} → {new}", width - 12, BODY, colour="ink")]
-    piece = padded(column(lines, 0), 12, 0)
+    piece = row([blank(12), column(lines, 0)])
     return piece.with_under(Box(0, 1, 3, piece.height - 2, "accent-edge", None, 1.5))
 
 

@@ -117,7 +117,7 @@ def path(op: Attention, width: float) -> Inset:
         middle = i * (each + gap) + each / 2
         if op.kv_from is None or i == 0:
             sketch.arrow((x.middle, x.y), (x.middle, x.y - 10), (middle, x.y - 10), (middle, below))
-    return Inset(f"Path through {words.name_of(op)}", sketch.piece(width))
+    return Inset(f"Path through {'sparse ' if op.blocks else ''}{words.name_of(op)}", sketch.piece(width))
 
 
 def _chains(op: Attention) -> list[list[str]]:
@@ -144,7 +144,7 @@ def _over(op: Attention, sketch: Sketch, colour: str, width: float) -> float:
     if op.sinks:
         said.append("a learned sink a head takes a share for no token")
     if op.blocks:
-        said.append(f"{op.blocks.top_k} blocks of {op.blocks.block} keys, as its indexer chose")
+        said.append("over the keys that its indexer chose")
     above = [node("output projection", "norm", 150)]
     if op.gate:
         above.append(node(f"× {op.gate_activation}(W x), {'each number' if op.gate == 'elementwise' else 'each head'}", "accent", 180))
@@ -162,7 +162,7 @@ def _over(op: Attention, sketch: Sketch, colour: str, width: float) -> float:
 
 @insets.register
 def _(op: Attention, width: float) -> tuple[Inset, ...]:
-    return (path(op, width), heads(op, width))
+    return (path(op, width), *(insets(op.blocks, width) if op.blocks else ()), heads(op, width))
 
 
 @insets.register

@@ -4,8 +4,7 @@
 
   const { words, difference } = Lamina;
   const at = (id) => document.getElementById(id);
-  const CONTEXT = 32768;
-
+  
   /* The two that are compared: those named as `diff`, or the first of the chosen set. */
   function pair() {
     const named = (Lamina.parameters().get("diff") || "").split(",").filter(Boolean);
@@ -20,7 +19,7 @@
   }
 
   function facts(profile) {
-    const setting = { ...Lamina.setting(), context: CONTEXT, batch: 1 };
+    const setting = Lamina.setting(), context = words.tokens(setting.context);
     const cost = Lamina.price(profile, setting, Lamina.choices);
     return {
       released: profile.released || "not stated",
@@ -33,20 +32,21 @@
       vocabulary: profile.vocab.toLocaleString("en"),
       context: profile.context ? words.tokens(profile.context) : "not stated",
       mixers: profile.attention,
-      [`state at ${words.tokens(CONTEXT)}`]: cost.stateBytes ? words.size(cost.stateBytes) : "none",
-      [`FLOPs/token at ${words.tokens(CONTEXT)}`]: words.count(cost.decodeFlops),
+      [`state at ${context}`]: cost.stateBytes ? words.size(cost.stateBytes) : "none",
+      [`FLOPs/token at ${context}`]: words.count(cost.decodeFlops / setting.batch),
     };
   }
 
-  /* Phrases of one side; those that the other side lacks are marked. */
+  const split = (said) => (said || "").split(/(?<=[,;]) /);
+  const bare = (phrase) => phrase.replace(/[,;]$/, "");
+
+  /* Phrases of one side; those that the other side lacks are marked, where the two have any in common. */
   function phrases(text, other) {
     if (text === undefined) return [words.element("span", { class: "absent" }, "none")];
-    const split = (said) => (said || "").split(/(?<=[,;]) /);
-    const theirs = new Set(split(other).map((phrase) => phrase.replace(/[,;]$/, "")));
-    return split(text).flatMap((phrase, i) => {
-      const same = theirs.has(phrase.replace(/[,;]$/, ""));
-      return [i ? " " : "", same ? phrase : words.element("mark", {}, phrase)];
-    });
+    const theirs = new Set(split(other).map(bare));
+    const own = split(text);
+    if (!own.some((phrase) => theirs.has(bare(phrase)))) return [text];
+    return own.flatMap((phrase, i) => [i ? " " : "", theirs.has(bare(phrase)) ? phrase : words.element("mark", {}, phrase)]);
   }
 
   function row(heading, left, right) {

@@ -19,15 +19,18 @@
     ["state", "--delta-edge", (cost) => cost.stateBytes],
     ["working memory, for 2,048 tokens of a prompt at once", "--dense-edge", (cost) => cost.workingBytes],
   ];
-  const HEADS = ["architecture", "parameters", "active", "weights", "state", "memory in all", "devices",
-    "FLOPs, prompt", "FLOPs/token", "first token ≥", "next token ≥"];
+  const HEADS = ["architecture", "parameters", "active", "weights", "state", "memory in all", "devices needed",
+    "FLOPs, prompt", "FLOPs/token", "first token at least", "next token at least"];
 
   const least = (time, limit) => `${words.seconds(time)} (${limit})`;
+
+  const needed = (cost, setting) => (cost.devicesNeeded <= setting.count ? String(cost.devicesNeeded)
+    : words.element("span", { class: "over" }, `${cost.devicesNeeded}, not ${setting.count}`));
 
   function summary(profile, cost, setting, i) {
     const name = words.element("span", { class: "named" }, charts.swatch(i), profile.name);
     return [name, words.count(profile.parameters), words.count(profile.active), words.size(cost.weightBytes),
-      cost.stateBytes ? words.size(cost.stateBytes) : "none", words.size(cost.neededBytes), String(cost.devicesNeeded),
+      cost.stateBytes ? words.size(cost.stateBytes) : "none", words.size(cost.neededBytes), needed(cost, setting),
       words.count(cost.prefillFlops), words.count(cost.decodeFlops / setting.batch),
       least(cost.bounds.first, cost.bounds.firstLimit), least(cost.bounds.next, cost.bounds.nextLimit)];
   }

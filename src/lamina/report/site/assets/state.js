@@ -9,8 +9,9 @@
   const profiles = {};
   const waiting = {};
 
+  /* What the address says; a report, whose address says nothing yet, starts with what it was made for. */
   function parameters() {
-    return new URLSearchParams(location.hash.slice(1));
+    return new URLSearchParams(location.hash.length > 1 ? location.hash.slice(1) : Lamina.start || "");
   }
 
   const chosen = () => (parameters().get("set") || "").split(",").filter(Boolean);
@@ -36,7 +37,7 @@
     }
     const hash = "#" + next.toString().replaceAll("%2C", ",");
     if (hash === (location.hash || "#")) return;
-    history[step ? "pushState" : "replaceState"](null, "", hash === "#" ? location.pathname + location.search : hash);
+    history[step ? "pushState" : "replaceState"](null, "", hash === "#" && !Lamina.start ? location.pathname + location.search : hash === "#" ? "#set=" : hash);
     tell();
   }
 
