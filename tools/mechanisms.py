@@ -75,7 +75,9 @@ def _latent(op: a.LatentAttention) -> str:
     queries = f"query latent {op.query_latent:,}" if op.query_latent else "no query latent"
     keys = f"{op.plain_dim} + {op.rotary_dim}"
     sparse = ", indexer" if op.indexer else ""
-    return f"{op.heads} heads, latent {op.latent:,} + {op.rotary_dim}, {queries}, key {keys}, value {op.value_dim}{sparse}"
+    return (
+        f"{op.heads} heads, latent {op.latent:,} + {op.rotary_dim}, {queries}, key {keys}, value {op.value_dim}{sparse}"
+    )
 
 
 def _indexer(part: Any) -> str:

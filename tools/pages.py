@@ -26,6 +26,7 @@ from tools.mechanisms import MECHANISMS, Mechanism, parts
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDTH = 420.0  # of a drawing, in pixels
+PLACE = re.compile(r"^blocks\[[^]]*\]\.")
 MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -160,7 +161,9 @@ def _by_trait(mechanism: Mechanism) -> str:
 
 def _lines(mechanism: Mechanism) -> list[Line]:
     wanted = (line for line in lines(example(mechanism)) if line.kind in mechanism.line)
-    once = {(line.kind, str(line.weights), line.keeps, line.prefill): line for line in wanted}
+    once: dict[Any, Line] = {}
+    for line in wanted:
+        once.setdefault((line.kind, str(line.weights), line.keeps, line.prefill), line)
     return list(once.values())
 
 
@@ -175,8 +178,7 @@ def weights(mechanism: Mechanism) -> str:
         if len(rows) > 24:
             rows = [*rows[:3], ("...", f"{len(rows) - 6} more", ""), *rows[-3:]]
         rows.append(("together", "", f"{numbers(line.weights.values()):,}"))
-        places = f"{line.times} places" if line.times > 1 else "one place"
-        said += [f"`{line.path}` of `{arch.name}` (width D = {arch.width:,}; {places}):", _price(line)]
+        said.append(f"{PLACE.sub('', line.path)} of `{arch.name}`, D = {arch.width:,}. {_price(line)}".strip())
         said.append(table(("weight", "shape", "numbers"), rows, (2,)))
     return "\n\n".join(said)
 
@@ -188,9 +190,10 @@ def _shape(shape: tuple[int, ...]) -> str:
 def _price(line: Line) -> str:
     state = sum(kept.bytes(32768, 2.0) for kept in line.keeps)
     prefill, decode = line.prefill.flops(32768, 0) / 32768, line.decoding.flops(1, 32768)
-    said = f"One of them does {words.count(prefill)} FLOPs a token of a prompt of 32k, and {words.count(decode)} for one"
-    said += f" token after it. It keeps {words.size(state)} of 32k tokens in bfloat16." if state else " token after it."
-    return said
+    if not prefill + decode + state:
+        return ""
+    did = f"{words.count(prefill)} FLOPs for each token of a prompt of 32k, {words.count(decode)} for the next one"
+    return f"One does {did}" + (f", and keeps {words.size(state)} of the prompt in bfloat16." if state else ".")
 
 
 def kept(keeps: Iterable[Kept]) -> tuple[str, str]:
@@ -287,7 +290,7 @@ def index_of_catalog() -> str:
                 str(told.get("released") or "-"),
                 str(told.get("licence") or "-"),
                 _source(told),
-                *(runs(arch),),
+                runs(name),
             )
         )
     return table((*titles, "released", "licence", "config", "runs"), rows, (3, 4, 5, 6, 7))
@@ -310,45 +313,34 @@ def _source(told: dict[str, Any]) -> str:
     return f"[{kind}](https://huggingface.co/{repository})" if repository else kind
 
 
-def runs(arch: Architecture) -> str:
-    """Whether weights load, random ones can be built, or it is priced and drawn alone."""
-    from lamina.errors import LaminaError
-    from lamina.nn.build import empty
+@cache
+def missing(name: str) -> tuple[str, ...]:
+    """What of an entry has no module: the class, or the field."""
+    from lamina.nn.understood import not_understood
 
-    small = arch if arch.recursion else arch.replace(blocks=tuple(kinds(arch.blocks)[0]))
-    try:
-        empty(small)
-    except LaminaError:
+    arch = archs()[name]
+    gaps = ((path.rpartition(".")[2], what) for path, what in not_understood(arch))
+    return tuple(sorted({what if hasattr(lamina.arch, what) else step for step, what in gaps}))
+
+
+def runs(name: str) -> str:
+    """Whether weights load, random ones can be built, or it is priced and drawn alone."""
+    if missing(name):
         return "not yet"
-    return "yes" if family_named(arch.family).layout else "random weights"
+    return "yes" if family_named(archs()[name].family).layout else "random weights"
 
 
 def unrun() -> str:
     """What is missing, by the entries that wait for it."""
     waiting: dict[str, list[str]] = {}
-    for name, arch in archs().items():
-        if (how := runs(arch)) != "yes":
-            waiting.setdefault(how if how == "random weights" else _missing(arch), []).append(name)
-    rows = sorted(waiting.items(), key=lambda pair: (-len(pair[1]), pair[0]))
-    told = {"random weights": "the names of its tensors (the modules are there)"}
-    return table(
-        ("what is missing", "entries", "who waits"),
-        [(told.get(how, how), str(len(names)), ", ".join(f"`{n}`" for n in names)) for how, names in rows],
-        (1,),
-    )
-
-
-def _missing(arch: Architecture) -> str:
-    """The first thing for which there is no module."""
-    from lamina.errors import LaminaError
-    from lamina.nn.build import empty
-
-    small = arch if arch.recursion else arch.replace(blocks=tuple(kinds(arch.blocks)[0]))
-    try:
-        empty(small)
-    except LaminaError as error:
-        return str(error).removesuffix(" can be priced and drawn, but not run yet")
-    return ""
+    for name in archs():
+        for gap in missing(name):
+            waiting.setdefault(f"`{gap}`", []).append(name)
+        if runs(name) == "random weights":
+            waiting.setdefault("tensor names alone", []).append(name)
+    rows = sorted(waiting.items(), key=lambda pair: (-len(pair[1]), pair[0].lower()))
+    told = [(gap, str(len(names)), ", ".join(f"`{n}`" for n in names)) for gap, names in rows]
+    return table(("what is missing", "entries", "who waits"), told, (1,))
 
 
 def precisions() -> str:

@@ -5,30 +5,70 @@ from __future__ import annotations
 from lamina.arch import (
     GLU,
     MLP,
+    MLSTM,
+    RGLRU,
+    AffineResidual,
+    AltUp,
     Architecture,
     Attention,
+    AttentionResiduals,
     Block,
+    BlockIndexer,
     Branch,
     Causal,
+    Clamp,
+    CompressedAttention,
+    CompressedConvolutionalAttention,
+    Compressor,
     CrossAttention,
     DeepSupervision,
     DynamicScaling,
     Embedding,
+    EntryIndexer,
+    GatedDeltaNet,
+    GatedResidual,
+    GatedStreams,
     Head,
+    HyperConnections,
+    Indexer,
+    KeyPool,
+    KimiDeltaAttention,
+    LatentAttention,
+    LaurelResidual,
     LayerNorm,
     LearnedPositions,
+    LearnedTemperature,
+    LengthClip,
+    LengthTemperature,
+    LightningAttention,
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
+    Mamba,
+    Mamba2,
     MaskedDiffusion,
+    MoE,
+    NgramMemory,
+    NgramTables,
     Node,
+    Op,
     Parallel,
+    PerLayerInput,
+    PerLayerInputs,
+    PooledIndexer,
     QKNorm,
     Recursion,
+    RelativeAttention,
     RMSNorm,
     Rotary,
+    Router,
+    RouterMLP,
+    ScaledResidual,
     SequenceGLU,
+    ShortConvolution,
+    ShortFilter,
     Span,
+    Squash,
     TaskEmbedding,
     YarnScaling,
 )
@@ -102,7 +142,155 @@ RECURSIVE = Architecture(
     objective=DeepSupervision(max_steps=7, exploration=0.1),
     context=11,
 )
-ALL = (DECODER, DIFFUSION, RECURSIVE)
+
+
+# -- what is priced, compared and drawn, and has no module yet
+
+TURN = Rotary(base=1e4, dim=4)
+ROUTER = Router(experts=6, active=2, score="sigmoid", scale=2.5, correction=True, groups=3, active_groups=2)
+EXPERTS = MoE(router=ROUTER, expert=GLU(inner=7), shared=GLU(inner=5), shared_gate=True)
+DEEP = RouterMLP(width=3, layers=2, carried=True, norm=RMS)
+DEEPER = MoE(
+    router=Router(experts=5, active=3, mlp=DEEP, norm=RMS, logit_scale=0.4, expert_scale=True),
+    expert=MLP(inner=9, activation="relu2", bias=True),
+    latent=4,
+    latent_norm=RMS,
+    expert_norm=RMS,
+    given_norm=RMS,
+    identities=2,
+    scaled="input",
+)
+
+
+def _stack(*ops: Op, after: RMSNorm | None = None) -> tuple[Block, ...]:
+    """A block for each mixer, with a small feed-forward; a block of one branch for each feed-forward."""
+    small = Branch(op=GLU(inner=3), before=RMS)
+    return tuple(
+        Block(branches=(Branch(op=op, before=RMS, after=after), *(() if op.role == "feed_forward" else (small,))))
+        for op in ops
+    )
+
+
+LATENT = Architecture(
+    name="latents, indexers and experts beside several streams",
+    family="deepseek_v3",
+    embedding=Embedding(vocab=97, width=16, ngrams=NgramTables(longest=3, tables=2, rows=50), norm=RMS),
+    blocks=_stack(
+        LatentAttention(
+            heads=3,
+            latent=10,
+            query_latent=6,
+            plain_dim=5,
+            rotary_dim=4,
+            value_dim=7,
+            rotary=TURN,
+            gate="head",
+            sinks=True,
+            indexer=Indexer(heads=2, head_dim=6, top_k=8, rotary=TURN, pool=KeyPool(size=4), query_norm=RMS),
+            temperature=LengthTemperature(floor=9, scale=0.1),
+        ),
+        LatentAttention(
+            heads=3,
+            latent=10,
+            plain_dim=5,
+            rotary_dim=0,
+            value_dim=7,
+            kv_from=0,
+            indexer=Indexer(heads=2, head_dim=6, top_k=8, temperature=LearnedTemperature()),
+            temperature=LearnedTemperature(),
+        ),
+        CompressedAttention(
+            heads=4,
+            head_dim=6,
+            query_latent=5,
+            window=3,
+            output_groups=2,
+            output_rank=3,
+            rotary=TURN,
+            compressor=Compressor(stride=4, overlap=True),
+            indexer=EntryIndexer(heads=2, head_dim=4, top_k=2),
+        ),
+        Attention(heads=4, kv_heads=2, head_dim=6, blocks=BlockIndexer(heads=2, head_dim=4, block=3, top_k=2)),
+        Attention(heads=4, kv_heads=2, head_dim=6, blocks=PooledIndexer(heads=2, head_dim=4, pool=3, top_k=2)),
+        EXPERTS,
+        DEEPER,
+    ),
+    norm=RMS,
+    stream=HyperConnections(count=3, iterations=2),
+)
+RECURRENT = Architecture(
+    name="recurrences, convolutions and readings of earlier sums",
+    family="qwen3_next",
+    embedding=Embedding(vocab=97, width=16, affine=True),
+    blocks=_stack(
+        GatedDeltaNet(key_heads=2, value_heads=4, key_dim=5, value_dim=3, norm=RMS),
+        KimiDeltaAttention(heads=3, key_dim=5, value_dim=4, decay_rank=2, gate_rank=3, decay_floor=-5.0),
+        Mamba2(heads=6, head_dim=3, groups=2, state=5, norm_groups=2, multipliers=(1.0, 0.5, 0.25, 2.0, 1.5)),
+        Mamba(inner=14, state=5, rank=3, norms=RMS),
+        MLSTM(heads=2, key_dim=3, value_dim=5, softcap=15.0),
+        LightningAttention(heads=3, head_dim=5),
+        RGLRU(inner=12, heads=3),
+        ShortConvolution(kernel=3, bias=True),
+        CompressedConvolutionalAttention(heads=4, kv_heads=2, head_dim=6, rotary=TURN, depthwise=2, grouped=3),
+        GLU(inner=9, activation="xielu", clamp=Clamp(limit=7.0, shift=1.0, slope=1.702)),
+        GLU(inner=9, squash=Squash(gate=4.0, up=25.0)),
+    ),
+    norm=RMS,
+    stream=AttentionResiduals(blocks=3, separate=(2,)),
+    loops=2,
+    exit_gate=True,
+)
+_RELATIVE = RelativeAttention(
+    heads=4,
+    kv_heads=2,
+    head_dim=5,
+    relative_dim=3,
+    extent=6,
+    window=7,
+    filter=ShortFilter(kernel=3, heads=2),
+    clip=LengthClip(limit=2.0, relative=1.5),
+    gate="elementwise",
+    sinks=True,
+)
+RESIDUALS = (
+    ScaledResidual(scale=1.7, normed=True),
+    AffineResidual(),
+    GatedResidual(temperature=2.0),
+    LaurelResidual(rank=3, norm=RMS),
+)
+ADDED = Architecture(
+    name="other ways to add up, and vectors that go to the blocks",
+    family="gemma3n",
+    embedding=Embedding(
+        vocab=97, width=16, per_layer=PerLayerInputs(vocab=90, width=3, blocks=5, scale=3**0.5, norm=RMS)
+    ),
+    blocks=(
+        *(Block(branches=(Branch(op=PLAIN, before=RMS, residual=r),), scaled=i == 0) for i, r in enumerate(RESIDUALS)),
+        Block(
+            branches=(
+                Branch(op=_RELATIVE, before=RMS, filter=ShortFilter(kernel=2, scale=0.5), gate="factor"),
+                Branch(op=PerLayerInput(inner=3), after=RMS),
+            )
+        ),
+    ),
+    norm=RMS,
+    stream=AltUp(count=3, active=1, clip=120.0),
+)
+GATED = Architecture(
+    name="gated streams with a memory",
+    family="qwen4_exp",
+    embedding=Embedding(vocab=97, width=16),
+    blocks=_stack(PLAIN, EXPERTS),
+    norm=RMS,
+    stream=GatedStreams(
+        count=2,
+        rank=3,
+        memory=NgramMemory(blocks=(1,), width=12, longest=3, tables=2, rows=30, multiple=8, seed=1, end=0),
+    ),
+)
+RUNS = (DECODER, DIFFUSION, RECURSIVE)
+"""Those of which there are modules."""
+ALL = (*RUNS, LATENT, RECURRENT, ADDED, GATED)
 
 
 def parts(value: object) -> list[Node]:

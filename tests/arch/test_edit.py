@@ -28,7 +28,9 @@ PARALLEL = lamina.architecture("tiny-aya-3.35b")
 
 
 def mixers(arch):
-    return [next(branch.op for name, branch in block.named_branches().items() if name == "mixer") for block in arch.blocks]
+    return [
+        next(branch.op for name, branch in block.named_branches().items() if name == "mixer") for block in arch.blocks
+    ]
 
 
 def test_a_part_in_the_place_of_others():
@@ -162,7 +164,9 @@ def test_every_mechanism_stands_in_or_says_what_it_needs(kind):
 
 
 def test_several_edits_and_values():
-    arch = edited(QWEN, "blocks[::2].mixer.window=64, head.tied=false,blocks[1,3].mixer.rotary=none,norm=layer_norm(eps=0.1)")
+    arch = edited(
+        QWEN, "blocks[::2].mixer.window=64, head.tied=false,blocks[1,3].mixer.rotary=none,norm=layer_norm(eps=0.1)"
+    )
     assert [m.window for m in mixers(arch)] == [64, None] * 14
     assert [i for i, m in enumerate(mixers(arch)) if m.rotary is None] == [1, 3]
     assert arch.norm == LayerNorm(eps=0.1)

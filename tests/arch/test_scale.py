@@ -16,9 +16,7 @@ LARGE_VOCABULARY = 100_000
 
 def order(arch):
     """The kinds of blocks as they first appear: mixer, feed-forward and reach."""
-    return [
-        [(type(op), getattr(op, "window", None) is None) for op in block.ops()] for block in kinds(arch.blocks)[0]
-    ]
+    return [[(type(op), getattr(op, "window", None) is None) for op in block.ops()] for block in kinds(arch.blocks)[0]]
 
 
 @pytest.mark.parametrize("name", lamina.names())
@@ -87,7 +85,11 @@ def test_what_is_kept():
 @pytest.mark.parametrize(
     ("parameters", "keep", "said"),
     [
-        (10**6, ("vocab",), "no sibling of qwen3-4b has about 1,000,000 parameters; the nearest has .* the embedding's"),
+        (
+            10**6,
+            ("vocab",),
+            "no sibling of qwen3-4b has about 1,000,000 parameters; the nearest has .* the embedding's",
+        ),
         (0, ("vocab",), r"parameters \(0\) must be positive"),
         (10**9, ("colour",), "keep names 'colour'; known: vocab, depth, heads, experts"),
     ],

@@ -10,6 +10,7 @@ import transformers
 import lamina
 from lamina import catalog
 from lamina.errors import LaminaError
+from lamina.nn.understood import not_understood
 
 from .reference import OUTSIDE, text_decoder, with_encoders
 
@@ -43,12 +44,12 @@ def test_what_the_reference_does_not_have():
 def test_full_size_of_our_modules(name):
     """Those of the mechanisms that run; the others say that they do not yet, and where."""
     arch = lamina.architecture(name)
-    before = time.perf_counter()
-    try:
-        ours = lamina.build(arch, device="meta")
-    except LaminaError as error:
-        assert "can be priced and drawn, but not run yet" in str(error)
+    if list(not_understood(arch)):
+        with pytest.raises(LaminaError, match="can be priced and drawn, but not run yet"):
+            lamina.build(arch, device="meta")
         return
+    before = time.perf_counter()
+    ours = lamina.build(arch, device="meta")
     assert time.perf_counter() - before < 10
     assert all(p.device.type == "meta" for p in ours.parameters())
     assert arch.parameters().total == sum(p.numel() for p in ours.parameters() if p.requires_grad)

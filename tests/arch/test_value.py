@@ -74,6 +74,7 @@ def test_nothing_can_be_changed():
 
 
 def test_equality_ignores_the_name_and_nothing_else():
+    changed = set()
     for value in ALL:
         same = Architecture.from_json(value.to_json()).replace(name="another")
         assert same == value
@@ -82,19 +83,19 @@ def test_equality_ignores_the_name_and_nothing_else():
         for field, other in {
             "family": "gpt2",
             "embedding": value.embedding.replace(vocab=98),
-            "blocks": value.blocks[:-1] if value is not RECURSIVE else (*value.blocks, value.blocks[0]),
+            "blocks": (*value.blocks[:-1], Block(branches=(Branch(op=GLU(inner=1)),))),
             "norm": RMS.replace(eps=0.5),
             "head": value.head.replace(scale=0.9),
             "objective": values.MaskedDiffusion(mask_token=3),
             "recursion": RECURSIVE.recursion if value is not RECURSIVE else None,
+            "loops": 3,
+            "exit_gate": not value.exit_gate,
+            "stream": values.HyperConnections(count=5, iterations=1),
             "context": 12,
         }.items():
-            if field == "recursion" and value is DIFFUSION:
-                other = other.replace(low_cycles=4)
+            changed.add(field)
             assert value.replace(**{field: other}) != value, field
-        assert set(Architecture.model_fields) == {
-            *("name", "family", "embedding", "blocks", "norm", "head", "objective", "recursion", "context")
-        }
+        assert set(Architecture.model_fields) == {"name", *changed}
     assert (DECODER == 3) is False
 
 
@@ -102,7 +103,7 @@ def test_equal_parts_have_equal_hashes():
     for value in ALL:
         for node, back in zip(parts(value), parts(Architecture.from_json(value.to_json())), strict=True):
             assert hash(node) == hash(back)
-    assert len({node for value in ALL for node in parts(value) if isinstance(node, Attention)}) == 7
+    assert len({node for value in ALL for node in parts(value) if isinstance(node, Attention)}) == 9
 
 
 CONTRADICTIONS = {

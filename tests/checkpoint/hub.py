@@ -1,17 +1,19 @@
-"""A Hugging Face hub on loopback: what huggingface_hub asks of one, and a list of what was asked.
+"""A Hugging Face hub on loopback: what huggingface_hub asks of one, byte ranges, and a list of what was asked.
 
 Source: https://huggingface.co/docs/hub/api, and the header X-Error-Code that huggingface_hub reads
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 API = re.compile(r"/api/models/(?P<id>[^/]+/[^/]+)(/revision/(?P<revision>[^/?]+))?")
@@ -29,12 +31,16 @@ class Request(NamedTuple):
 
 @dataclass
 class Hub:
-    """Repositories as {id: {file: contents}}, at one commit that `main` and `v1` name.
+    """Repositories as {id: {file: contents, or a path to them}}, at one commit that `main` and `v1` name.
 
-    `gated` ids want `token`; `cut` names files whose first transfer breaks off after that many bytes.
+    `gated` ids want `token`; `cut` names files whose first transfer breaks off after that many bytes; `told` is
+    what the hub says of an id besides; `elsewhere` is the address of another server that contents are sent from.
     """
 
-    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    repositories: dict[str, dict[str, bytes | Path]] = field(default_factory=dict)
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ranges: bool = True
+    elsewhere: str = ""
     gated: set[str] = field(default_factory=set)
     token: str = "hf_good"
     cut: dict[str, int] = field(default_factory=dict)
@@ -61,9 +67,21 @@ class Hub:
         """The requests for contents of files."""
         return [one for one in self.requests if one.method == "GET" and "/resolve/" in one.path]
 
+    def sent(self) -> int:
+        """Bytes of contents of files."""
+        return sum(one.sent for one in self.transfers())
+
     def fetched(self) -> set[str]:
         """The names of the files of which any byte was sent."""
         return {one.path.split("/", 5)[-1] for one in self.transfers() if one.sent}
+
+
+def part(body: bytes | Path, start: int, stop: int) -> bytes:
+    if isinstance(body, bytes):
+        return body[start:stop]
+    with body.open("rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
 
 
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
@@ -81,22 +99,27 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def answer(self, with_body: bool) -> None:
             status, headers, body = self.content()
-            if status == 200 and with_body and (asked := self.headers.get("Range")):
-                start = int(asked.removeprefix("bytes=").split("-")[0])
-                headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-                status, body = 206, body[start:]
+            size = len(body) if isinstance(body, bytes) else body.stat().st_size
+            start, stop = 0, size
+            if status == 200 and with_body and hub.ranges and (asked := self.headers.get("Range")):
+                first, last = asked.removeprefix("bytes=").split("-")
+                start, stop = int(first), min(size, int(last) + 1) if last else size
+                status = 206 if start < stop else 416
+                headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}" if start < stop else f"bytes */{size}"
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            for name, value in {**headers, "Content-Length": str(max(stop - start, 0))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            body = body if with_body else b""
-            keep = hub.cut.pop(self.path.rsplit("/", 1)[-1], len(body)) if with_body else 0
+            keep = max(stop - start, 0) if with_body else 0
+            if with_body:
+                keep = min(keep, hub.cut.pop(self.path.rsplit("/", 1)[-1], keep))
             seen = {name.lower(): value for name, value in self.headers.items()}
             hub.requests.append(Request(self.command, self.path, seen, keep))
-            self.wfile.write(body[:keep])
-            self.close_connection = keep < len(body)
+            with contextlib.suppress(ConnectionError):  # who asks may hang up
+                self.wfile.write(part(body, start, start + keep))
+            self.close_connection = with_body and keep < stop - start
 
-        def content(self) -> tuple[int, dict[str, str], bytes]:
+        def content(self) -> tuple[int, dict[str, str], bytes | Path]:
             if hub.broken:
                 return hub.broken, {}, b""
             asked = API.fullmatch(self.path.split("?")[0]) or RESOLVE.fullmatch(self.path)
@@ -107,7 +130,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return 404, {"X-Error-Code": "RevisionNotFound"}, b""
             if asked.re is API:  # the list of files of a gated repository is public
                 siblings = [{"rfilename": name} for name in files]
-                info = {"id": asked["id"], "sha": COMMIT, "siblings": siblings}
+                info = {"id": asked["id"], "sha": COMMIT, "siblings": siblings} | hub.told.get(asked["id"], {})
                 return 200, {"Content-Type": "application/json"}, json.dumps(info).encode()
             if asked["id"] in hub.gated and self.headers.get("Authorization") != f"Bearer {hub.token}":
                 status = 403 if "Authorization" in self.headers else 401
@@ -115,7 +138,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             body = files.get(asked["file"])
             if body is None:
                 return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b""
-            etag = f'"{hashlib.sha256(body).hexdigest()}"'
+            if hub.elsewhere:
+                return 302, {"Location": hub.elsewhere + self.path}, b""
+            etag = f'"{hashlib.sha256(body if isinstance(body, bytes) else str(body).encode()).hexdigest()}"'
             return 200, {"ETag": etag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}, body
 
     return Handler

@@ -20,7 +20,7 @@ from huggingface_hub import constants
 
 from lamina.checkpoint import registry
 from lamina.checkpoint.registry import Packaged
-from lamina.checkpoint.sources import resolve
+from lamina.checkpoint.sources import describe, resolve
 from lamina.errors import LaminaError
 from tests.checkpoint.hub import COMMIT, Hub
 
@@ -66,8 +66,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield running
 
 
-def fetch(source: str, **options: bool) -> Path:
-    return resolve(source, progress=False, **options)
+def fetch(source: str) -> Path:
+    return resolve(source, progress=False)
 
 
 # Paths
@@ -138,10 +138,12 @@ def test_a_hub_of_the_environment_in_a_fresh_process(hub: Hub, tmp_path: Path) -
     assert {one.headers.get("authorization") for one in asked} == {"Bearer hf_mine"}
 
 
-def test_config_only(hub: Hub) -> None:
+def test_a_description_is_the_config_alone(hub: Hub) -> None:
     hub.repositories["org/model"] = MODEL
-    path = fetch("org/model", config_only=True)
-    assert [file.name for file in path.iterdir()] == ["config.json"]
+    said = describe("org/model")
+    assert said.config is not None
+    assert [file.name for file in said.config.parent.iterdir()] == ["config.json"]
+    assert (said.name, said.gguf, said.stored) == ("model", None, None)
     assert hub.fetched() == {"config.json"}
 
 
@@ -216,11 +218,11 @@ def test_what_the_hub_does_not_have(hub: Hub) -> None:
 
 def test_without_a_hub_the_cache_answers_if_it_is_whole(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.repositories["org/model"] = MODEL
-    config = fetch("org/model", config_only=True)
+    config = describe("org/model")
     endpoint = os.environ["HF_ENDPOINT"]
     unreachable = "org/model cannot be downloaded from .* and is not whole in the cache: "
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    assert fetch("org/model", config_only=True) == config
+    assert describe("org/model") == config
     with pytest.raises(LaminaError, match=unreachable):
         fetch("org/model")
     monkeypatch.setenv("HF_ENDPOINT", endpoint)

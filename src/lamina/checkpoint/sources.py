@@ -80,10 +80,11 @@ def describe(source: str) -> Description:
 
 @dataclass(frozen=True)
 class Description:
-    """A config.json or GGUF file, on this machine or where it lies, and what the hub says of the weights."""
+    """Of a repository: a config.json on this machine, or a GGUF file here or there; what the hub says is stored."""
 
-    name: str  # of the model
-    file: LocalFile | RemoteFile
+    name: str  # the repository's, without its owner
+    config: Path | None = None
+    gguf: LocalFile | RemoteFile | None = None
     stored: Stored | None = None
 
 
@@ -113,8 +114,7 @@ class Repository:
 
     @property
     def endpoint(self) -> str:
-        """The hub's address. Read at each call: huggingface_hub reads it once, when it is imported."""
-        return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+        return _endpoint()
 
     def fetch(self, gguf: str | None, say: Callable[[str], None]) -> Path:
         """Download what a model needs and nothing else; the directory, or the GGUF file."""
@@ -133,21 +133,21 @@ class Repository:
     def describe(self, gguf: str | None) -> Description:
         """Its config.json, downloaded; or a GGUF file, from the cache or as an address."""
         from huggingface_hub import hf_hub_url, try_to_load_from_cache
-        from huggingface_hub.utils import build_hf_headers
 
         commit, names, unreachable, stored = self._listing()
         name = self.id.partition("/")[2]
         if not gguf and "config.json" in names:
-            return Description(name, LocalFile(self._download(commit, "config.json", lambda line: None)), stored)
+            return Description(name, config=self._download(commit, "config.json", lambda line: None), stored=stored)
         try:
             gguf = _choose_gguf(self.id, names, gguf)
         except LaminaError as error:
             raise unreachable or error from None
         if isinstance(cached := try_to_load_from_cache(self.id, gguf, revision=commit), str):
-            return Description(name, LocalFile(Path(cached)))
+            return Description(name, gguf=LocalFile(Path(cached)))
+        if unreachable:
+            raise unreachable
         url = hf_hub_url(self.id, gguf, revision=commit, endpoint=self.endpoint)
-        headers = build_hf_headers(library_name="lamina")
-        return Description(name, RemoteFile(url, f"{self.id}:{gguf}", headers))
+        return Description(name, gguf=remote(url, f"{self.id}:{gguf}"))
 
     def _listing(self) -> tuple[str, list[str], LaminaError | None, Stored | None]:
         """(commit, its file names, why the hub could not be asked, what it says is stored).
@@ -242,6 +242,19 @@ class Repository:
                 f"{self.id} cannot be downloaded from {self.endpoint} and is not whole in the cache: {reason}"
             )
         return LaminaError(f"{self.endpoint} has no usable answer about {self.id}: {reason}")
+
+
+def remote(url: str, label: str = "") -> RemoteFile:
+    """A file at an address; the hub, and nobody else, is told the user's token."""
+    from huggingface_hub.utils import build_hf_headers
+
+    on_hub = url.startswith(f"{_endpoint()}/")
+    return RemoteFile(url, label, build_hf_headers(library_name="lamina") if on_hub else {})
+
+
+def _endpoint() -> str:
+    """The hub's address. Read at each call: huggingface_hub reads it once, when it is imported."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 class Unreachable(LaminaError):

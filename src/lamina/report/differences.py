@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from lamina.arch import Architecture, Block, Branch, LayerNorm, Node, Op, Parallel, RMSNorm, Rotary
+from lamina.arch import Architecture, Attention, Block, Branch, LayerNorm, Node, Op, Parallel, RMSNorm, Rotary
 from lamina.arch.block import kinds
 from lamina.arch.diff import diff
 from lamina.report import words
@@ -43,7 +43,6 @@ TITLES = {
     "rotary": "positions",
     "kv_from": "keys and values from block",
     "output_bias": "output bias",
-    "bias": "bias of q, k, v",
     "dim": "dimensions",
     "loops": "passes of the stack",
 }
@@ -81,7 +80,8 @@ def _values(aspect: str, left: Sequence[Any], right: Sequence[Any], skip: Sequen
     for name in only.model_fields:
         if name not in skip:
             sides = ([getattr(value, name) for value in side] for side in (left, right))
-            yield from _values(f"{aspect} {_title_of(name)}".strip(), *sides)
+            title = "bias of q, k, v" if name == "bias" and only is Attention else _title_of(name)
+            yield from _values(f"{aspect} {title}".strip(), *sides)
 
 
 def folded(said: Sequence[str]) -> str:
@@ -90,13 +90,13 @@ def folded(said: Sequence[str]) -> str:
         return said[0] if said else ""
     found = words.folds(said)
     times, pattern = max(found, key=lambda fold: fold[0] * sum(many for many, _ in fold[1]))
-    if times > 1 and all(times > 1 or _begins(fold, pattern) for *_, fold in found):
+    if times > 1 and all(_begins(runs, pattern) for _, runs in found):
         return " : ".join(f"{many} x {_or_none(text)}" for many, text in pattern)
-    return ", ".join(
-        f"{many} x {_or_none(text)}" if times == 1 else f"{times} x ({many} x {_or_none(text)})"
-        for times, pattern in found
-        for many, text in pattern
-    )
+    said = []
+    for times, runs in found:
+        one = ", ".join(f"{many} x {_or_none(text)}" for many, text in runs)
+        said.append(f"{times} x ({one})" if times > 1 else one)
+    return ", ".join(said)
 
 
 def _begins(part: Sequence[tuple[int, str]], pattern: Sequence[tuple[int, str]]) -> bool:
@@ -144,14 +144,17 @@ def _ops(arch: Architecture, role: str) -> list[Op | None]:
 
 def _role(role: str, left: Sequence[Op | None], right: Sequence[Op | None]) -> Iterator[Change]:
     """What differs in one role: as a whole where other mechanisms stand there, else mechanism by mechanism."""
-    ours, theirs = ({type(op): op for op in side if op} for side in (left, right))
-    attention = role.startswith("mixer") and all("attention" in op.kind for op in (ours | theirs).values())  # type: ignore[attr-defined]
+    attention = role.startswith("mixer") and all("attention" in op.kind for op in (*left, *right) if op)  # type: ignore[attr-defined]
     title = role.replace("mixer", "attention") if attention else role
     title = title.replace("feed_forward", "feed-forward").replace("_", " ")
+    places = ([f"{title}" if op else "none" for op in side] for side in (left, right))
+    yield from _said(f"blocks with {title}", *places)
+    left, right = [op for op in left if op], [op for op in right if op]
+    ours, theirs = ({type(op): op for op in side} for side in (left, right))
     if ours.keys() != theirs.keys():
         yield from _said(title, [_text(op) for op in left], [_text(op) for op in right])
         return
-    yield from _said(title, *([words.name_of(op) if op else "none" for op in side] for side in (left, right)))
+    yield from _said(title, [words.name_of(op) for op in left], [words.name_of(op) for op in right])
     for kind in ours:
         of_kind = ([op for op in side if type(op) is kind] for side in (left, right))
         several = f"{words.kind_of(ours[kind])}" if len(ours) > 1 else "" if attention else title
@@ -160,8 +163,14 @@ def _role(role: str, left: Sequence[Op | None], right: Sequence[Op | None]) -> I
 
 def _norm_places(block: Block) -> str:
     """Where norms stand: said once where it is alike for every branch of a block."""
-    places = {n: [PLACES[place] for place in branch.norms] for n, branch in block.named_branches().items()}
+    places = {n: [_place(place) for place in branch.norms] for n, branch in block.named_branches().items()}
     return _each({name: " and ".join(at) or "none" for name, at in places.items()})
+
+
+def _place(place: str) -> str:
+    """Where a norm stands; one around a single op of several side by side says which."""
+    role, _, where = place.rpartition(".")
+    return f"{PLACES[where]} {role.replace('_', '-')}".strip()
 
 
 def _norm_kinds(block: Block) -> str:

@@ -14,11 +14,14 @@ from lamina.arch.mixers import (
     LightningAttention,
     Mamba,
     Mamba2,
+    PooledIndexer,
+    RelativeAttention,
+    RGLRU,
     ShortConvolution,
 )
 from lamina.arch.moe import MoE, Router
 from lamina.arch.per_layer import PerLayerInput
-from lamina.arch.streams import AltUp, AttentionResiduals, HyperConnections
+from lamina.arch.streams import AltUp, AttentionResiduals, GatedStreams, HyperConnections
 from lamina.report.words import ACTIVATIONS, gate, kind_of, name_of, norm, number, phrases, rotary, temperature
 
 SCORES = {"softmax": "softmax", "sigmoid": "sigmoid", "sqrt_softplus": "sqrt(softplus)"}
@@ -35,6 +38,8 @@ for kind, name in (
     (Mamba2, "Mamba-2"),
     (MoE, "MoE"),
     (PerLayerInput, "per-layer input"),
+    (RelativeAttention, "relative attention"),
+    (RGLRU, "RG-LRU"),
     (ShortConvolution, "short convolution"),
 ):
     kind_of.register(kind)(lambda op, name=name: name)
@@ -140,7 +145,46 @@ def _(op: CompressedConvolutionalAttention) -> list[str]:
     return [*said, rotary(op.rotary, op.head_dim) if op.rotary else "no rotary (NoPE)"]
 
 
+@kind_of.register
+def _(op: RelativeAttention) -> str:
+    return f"relative {'sliding' if op.window else 'full'}"
+
+
+@name_of.register
+def _(op: RelativeAttention) -> str:
+    return f"relative attention {op.heads}/{op.kv_heads}"
+
+
+@phrases.register
+def _(op: RelativeAttention) -> list[str]:
+    said = [f"head {op.head_dim}", f"learned bias of distances below {op.extent:,}, rank {op.relative_dim}"]
+    said += [f"window {op.window:,}"] if op.window else []
+    said += [f"short filter of {op.filter.kernel} over k and v"] if op.filter else []
+    said += [f"QK-norm {norm(op.qk_norm.norm)} over the {op.qk_norm.over}"] if op.qk_norm else []
+    said += [f"queries and keys no longer than {number(op.clip.limit)}"] if op.clip else []
+    said += [f"{norm(op.value_norm)} of values"] if op.value_norm else []
+    said += ["a sink from the input"] if op.sinks else []
+    said += gate(op.gate) + temperature(op.temperature)
+    return said + ([f"scale {number(op.scale)}"] if op.scale is not None else [])
+
+
+@phrases.register
+def _(op: PooledIndexer) -> list[str]:
+    return [f"indexer of {op.heads} x {op.head_dim} chooses {op.top_k} pools of {op.pool}, and the tail"]
+
+
 # -- recurrences
+
+
+@name_of.register
+def _(op: RGLRU) -> str:
+    return f"RG-LRU, {op.inner:,} channels"
+
+
+@phrases.register
+def _(op: RGLRU) -> list[str]:
+    gates = f"input and decay gates in {op.heads} blocks"
+    return [gates, f"convolution of {op.convolution}", f"{ACTIVATIONS[op.activation]} gate on the output"]
 
 
 @phrases.register
@@ -238,6 +282,11 @@ def _(op: PerLayerInput) -> list[str]:
 @name_of.register
 def _(value: HyperConnections) -> str:
     return f"hyper-connections, {value.count} streams"
+
+
+@name_of.register
+def _(value: GatedStreams) -> str:
+    return f"gated streams, {value.count} of them"
 
 
 @name_of.register

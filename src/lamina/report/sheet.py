@@ -23,9 +23,12 @@ def parameters_by_part(arch: Architecture) -> dict[str, int]:
     return parts
 
 
-def sheet(arch: Architecture, facts: dict[str, Any] | None = None) -> dict[str, Any]:
-    """All there is to say of an architecture, as JSON holds it; `facts` is what its publisher says.
+def sheet(
+    arch: Architecture, facts: dict[str, Any] | None = None, stored: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """All there is to say of an architecture, as JSON holds it.
 
+    `facts` is what its publisher says, `stored` how the weights of the file that it was read from are stored.
     Units: state in bytes of one sequence in bfloat16; FLOPs of one token after that much context
     """
     total, active, _ = arch.parameters()
@@ -62,6 +65,7 @@ def sheet(arch: Architecture, facts: dict[str, Any] | None = None) -> dict[str, 
             "bytes": {str(context): arch.state_bytes(context=context) for context in CONTEXTS},
         },
         "flops_per_token": {str(context): arch.flops(1, context) for context in CONTEXTS},
+        "stored": stored,
         "published": facts,
         "architecture": json.loads(arch.to_json()),
     }
@@ -148,6 +152,8 @@ def rendered(said: dict[str, Any], width: int | None = None) -> list[str]:
     """A sheet as lines, the title first; long ones are wrapped to `width`."""
     title = f"{said['name']}: {words.count(said['parameters']['total'])} parameters, family {said['family']}"
     lines = [title, "", *listed(_structure(said), width), "", *beside(_parameters(said), _costs(said), width)]
+    if said["stored"]:
+        lines += ["", *listed([("stored", _stored(said["stored"]))], width)]
     if said["published"]:
         lines += ["", "published", *listed(_published(said["published"]), width)]
     return lines
@@ -196,6 +202,13 @@ def _costs(said: dict[str, Any]) -> list[str]:
     lines = aligned(rows, (True, True, True))
     starred = said["context"] and said["context"] < CONTEXTS[-1]
     return [*lines, "* longer than the published context"] if starred else lines
+
+
+def _stored(said: dict[str, Any]) -> str:
+    bits, formats = said["bits_per_weight"], said["formats"]
+    total = f"{bits:.2f} bits a weight" if bits else words.size(said["bytes"])
+    each = ", ".join(f"{name} {words.size(nbytes)}" for name, nbytes in formats.items())
+    return f"{total}: {each}" if each else total
 
 
 def _published(facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -44,8 +44,8 @@ def _scaled(value: float, units: Sequence[str]) -> str:
 
 
 def count(value: float) -> str:
-    """How many: 596 M, 32.8 B."""
-    return _scaled(value, ("", "K", "M", "B", "T"))
+    """How many: 596 M, 32.8 B; beyond 1,000 T as FLOPs are written, P and E."""
+    return _scaled(value, ("", "K", "M", "B", "T", "P", "E"))
 
 
 def size(nbytes: float) -> str:
@@ -239,6 +239,9 @@ def branch(value: Branch) -> list[str]:
 # -- patterns of blocks
 
 
+SHORT = 26  # characters of a phrase that may stand in a label
+
+
 def labels(different: Sequence[Block]) -> list[str]:
     """A word or two for each of some blocks that tells it from the others."""
     if len(different) == 1:
@@ -249,11 +252,31 @@ def labels(different: Sequence[Block]) -> list[str]:
         found = [", ".join(filter(None, (traits[i] for i in telling[:used]))) for traits in told]
         if len(set(found)) == len(found):
             return found
-    return [f"{word} {i + 1}".strip() for i, word in enumerate(found)]
+    return _told_apart(found, different)
+
+
+def _told_apart(found: list[str], different: Sequence[Block]) -> list[str]:
+    """Equal labels made different: by a short phrase that is said of one block alone, else by numbers."""
+    said = [_said(block) for block in different]
+    labels = list(found)
+    for i, label in enumerate(found):
+        others = [j for j, other in enumerate(found) if other == label and j != i]
+        own = [phrase for phrase in said[i] if others and all(phrase not in said[j] for j in others)]
+        short = [phrase for phrase in own if len(phrase) <= SHORT and ": " not in phrase]
+        labels[i] = f"{label}, {min(short, key=len)}" if short else label
+    return [
+        f"{label} ({labels[: i + 1].count(label)})" if labels.count(label) > 1 else label
+        for i, label in enumerate(labels)
+    ]
+
+
+def _said(block: Block) -> list[str]:
+    """Every phrase about a block's parts."""
+    return [phrase for op in block.ops() for phrase in (name_of(op), *phrases(op))]
 
 
 def _traits(block: Block) -> tuple[str, ...]:
-    """Of a block: how far its mixer reaches, its positions, its feed-forward; what it shares; and sizes."""
+    """Of a block: how far its mixer reaches, its positions, its feed-forward; and what it shares."""
     mixers = [op for op in block.ops() if not isinstance(op, FeedForward)]
     rest = [op for op in block.ops() if isinstance(op, FeedForward)]
     reach, positions = " + ".join(_reach(op) for op in mixers or rest), ""
@@ -262,8 +285,7 @@ def _traits(block: Block) -> tuple[str, ...]:
     rest = rest if mixers else []
     dense = all(isinstance(op, GLU | MLP) for op in rest)
     feed_forward = "dense" if dense else " + ".join(kind_of(op) for op in rest)
-    sizes = " + ".join(name_of(op) for op in rest)
-    return reach, positions, feed_forward, _shares(mixers), sizes
+    return reach, positions, feed_forward, _shares(mixers)
 
 
 def _shares(mixers: Sequence[Op]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +43,11 @@ class RemoteFile:
     def size(self) -> int:
         return self._start[0]
 
+    def whole(self, limit: int) -> bytes:
+        """All of it, which may be at most `limit` bytes; this needs no ranges."""
+        with _answer(self.name, self.url, self.headers) as answer:
+            return _body(self.name, answer.iter_bytes(), limit)
+
     def read(self, start: int, stop: int) -> bytes:
         size, first = self._start
         if stop <= len(first):
@@ -73,27 +78,18 @@ class RemoteFile:
             first, last, size = map(int, said.groups())
             if (first, last) != (start, min(stop, size) - 1):
                 raise LaminaError(f"{self.name}: its server sends bytes {first} to {last} for {start} to {stop - 1}")
-            return _body(self.name, answer, last + 1 - first), size
+            data = _body(self.name, answer.iter_raw(), last + 1 - first)
+            if len(data) < last + 1 - first:
+                raise LaminaError(f"{self.name}: its server broke off after {len(data)} of {last + 1 - first} bytes")
+            return data, size
 
 
-def fetch(url: str, limit: int, headers: dict[str, str] | None = None) -> bytes:
-    """A whole small file.
-
-    Raises: LaminaError if it cannot be had, or has more than `limit` bytes
-    """
-    with _answer(url, url, headers or {}) as answer:
-        return _body(url, answer, limit, whole=False)
-
-
-def _body(name: str, answer: Any, size: int, whole: bool = True) -> bytes:
-    """What the server sends: `size` bytes, or at most as many if it need not be `whole`."""
+def _body(name: str, chunks: Iterable[bytes], limit: int) -> bytes:
     data = bytearray()
-    for chunk in answer.iter_raw() if whole else answer.iter_bytes():
+    for chunk in chunks:
         data += chunk
-        if len(data) > size:
-            raise LaminaError(f"{name}: its server sends more than {size} bytes")
-    if whole and len(data) < size:
-        raise LaminaError(f"{name}: its server broke off after {len(data)} of {size} bytes")
+        if len(data) > limit:
+            raise LaminaError(f"{name}: its server sends more than {limit} bytes")
     return bytes(data)
 
 

@@ -48,9 +48,7 @@ def lineage(archs: Sequence[Architecture], theme: Theme = "auto", text: Letters 
     return svg(lineage_scene(archs), title, _summary(archs), theme, text)
 
 
-def poster(
-    archs: Sequence[Architecture], theme: Theme = "auto", text: Letters = "outlines", title: str = ""
-) -> str:
+def poster(archs: Sequence[Architecture], theme: Theme = "auto", text: Letters = "outlines", title: str = "") -> str:
     """A card for each of any architectures."""
     heading = title or f"{len(archs)} architectures"
     return svg(poster_scene(archs, title), heading, _summary(archs), theme, text)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lamina.arch import Block, Branch, CrossAttention, Op, Parallel
-from lamina.arch.residual import AffineResidual, LaurelResidual, Residual, ScaledResidual
+from lamina.arch.residual import AffineResidual, GatedResidual, LaurelResidual, Residual, ScaledResidual
 from lamina.report import words
 from lamina.report.drawing.hues import family
 from lamina.report.drawing.parts import named_box, pill
 from lamina.report.drawing.pattern import merged
-from lamina.report.drawing.scene import Box, Line, Mark, Piece, Point, column, row, sized
-from lamina.report.drawing.sketch import Sketch
+from lamina.report.drawing.scene import Box, Line, Mark, Piece, Point, column, sized
+from lamina.report.drawing.sketch import Place, Sketch
 
 RAIL, LEFT = 12.0, 40.0  # where the stream runs, and where what branches off it begins
 JOIN, FORK, STEP = 24.0, 22.0, 14.0
@@ -88,7 +88,8 @@ def branch_piece(variants: Sequence[Branch], width: float, marked: Marked = froz
         places.append(sketch.put_middle(step, middle, y))
         begin = y if step is op else begin
         y += step.height + STEP
-    fork = y - STEP + FORK - 6
+    lowest = _memory(sketch, branch, places[steps.index(op)].right, places[steps.index(op)])
+    fork = max(y - STEP, lowest) + FORK - 6
     sketch.arrow((RAIL, fork), (middle, fork), (middle, places[-1].below))
     for upper, lower in zip(places, places[1:], strict=False):
         sketch.arrow((middle, lower.y), (middle, upper.below))
@@ -122,23 +123,33 @@ def _residual(value: Residual) -> str:
         return "learned bias and scale of both"
     if isinstance(value, LaurelResidual):
         return f"LAuReL of rank {value.rank}"
+    if isinstance(value, GatedResidual):
+        return "learned gates of both"
     return words.name_of(value)
 
 
 def _after(branch: Branch) -> list[Piece]:
     """What stands between an op and the stream, from above."""
     scales = [f"times {words.number(branch.multiplier)}"] if branch.multiplier != 1 else []
-    scales += [f"learned gate, {branch.gate}"] if branch.gate else []
+    scales += ["learned factor" if branch.gate == "factor" else f"learned gate, {branch.gate}"] if branch.gate else []
     scales += ["zero without memory"] if branch.attended_only else []
     pills = [pill(", ".join(scales), "accent")] if scales else []
+    pills += [pill(f"short filter of {branch.filter.kernel}", "convolution")] if branch.filter else []
     return [*pills, pill(words.norm(branch.after))] if branch.after else pills
 
 
 def _before(branch: Branch) -> list[Piece]:
-    pieces = [pill(words.norm(branch.before))] if branch.before else []
-    if isinstance(branch.op, CrossAttention):
-        pieces.append(pill(f"memory, width {branch.op.memory_width:,}", "cross"))
-    return [row(pieces, 10)] if pieces else []
+    return [pill(words.norm(branch.before))] if branch.before else []
+
+
+def _memory(sketch: Sketch, branch: Branch, right: float, op: Place) -> float:
+    """What an op reads beside the stream, at its right; how far down it reaches."""
+    if not isinstance(branch.op, CrossAttention):
+        return op.below
+    memory = pill("memory", "cross")
+    place = sketch.put(memory, right - memory.width, op.below + STEP)
+    sketch.arrow((place.middle, place.y), (place.middle, op.below), stroke="cross-edge")
+    return place.below
 
 
 # -- what a branch computes

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from lamina.arch import Architecture
 from lamina.report import words
+from lamina.report.drawing.hues import hues
 from lamina.report.drawing.parts import BODY, swatch
 from lamina.report.drawing.scene import Box, Cells, Piece, blank, column, label, row, sized, spread
 from lamina.report.sheet import CONTEXTS, parameters_by_part
 
-COLOURS = {
-    "embedding": "ends",
-    "mixers": "full",
-    "feed_forwards": "dense",
-    "norms": "norm",
-    "head": "other",
-    "other": "accent",
-}
+FURTHER = 1 << 14  # tokens over which the growth of a state is taken, so that strides even out
 
 
 def tiles(arch: Architecture, width: float) -> Piece:
@@ -29,9 +24,10 @@ def tiles(arch: Architecture, width: float) -> Piece:
     pairs += [(str(len(arch.blocks)), "layers"), (f"{arch.width:,}", "width"), (f"{arch.vocab:,}", "vocabulary")]
     if arch.context:
         pairs.append((words.tokens(arch.context), "context"))
-    growth = arch.state_bytes(context=CONTEXTS[-1] + 1) - arch.state_bytes(context=CONTEXTS[-1])
+    growth = (arch.state_bytes(context=CONTEXTS[-1] + FURTHER) - arch.state_bytes(context=CONTEXTS[-1])) / FURTHER
     pairs.append((words.size(growth) if growth else "none", "state per new token"))
-    pairs.append((words.size(arch.state_bytes(context=32768)) if arch.state_bytes(32768) else "none", "state at 32k"))
+    held = arch.state_bytes(context=32768)
+    pairs.append((words.size(held) if held else "none", "state at 32k"))
     return spread([tile(value, name) for value, name in pairs], width)
 
 
@@ -46,18 +42,27 @@ def costs(arch: Architecture, room: float) -> Piece:
 
 def _weights(arch: Architecture, room: float) -> Piece:
     parts = {name: value for name, value in parameters_by_part(arch).items() if value > 0}
-    total, x, cells = sum(parts.values()), 0.0, []
+    total, x, cells, colours = sum(parts.values()), 0.0, [], _colours(arch)
     for name, value in parts.items():
         wide = room * value / total
-        cells.append(Cells(((x, 0.0, max(wide - 1.5, 0.6), 14.0),), f"{COLOURS[name]}-edge"))
+        cells.append(Cells(((x, 0.0, max(wide - 1.5, 0.6), 14.0),), f"{colours[name]}-edge"))
         x += wide
     bar = Piece(room, 14, tuple(cells))
     rows = []
     for name, value in parts.items():
-        left = row([swatch(COLOURS[name], 10), label(name.replace("_", "-"), BODY)], 7)
+        left = row([swatch(colours[name], 10), label(name.replace("_", "-"), BODY)], 7)
         right = label(f"{words.count(value)}   {100 * value / total:.1f} %", BODY, colour="muted")
         rows.append(spread([left, right], room))
     return column([label("parameters", BODY, True), bar, blank(0, 2), *rows], 3)
+
+
+def _colours(arch: Architecture) -> dict[str, str]:
+    """Mixers and feed-forwards in the colour of those that most blocks have."""
+    found = [hues(block) for block in arch.blocks]
+    mixers, rest = (Counter(f for pair in found for f in pair[i]).most_common(1) for i in (0, 1))
+    plain = {"embedding": "ends", "norms": "norm", "head": "other", "other": "accent"}
+    mixer = mixers[0][0] if mixers else "full"
+    return plain | {"mixers": mixer, "feed_forwards": rest[0][0] if rest else "dense"}
 
 
 def _states(arch: Architecture, room: float) -> Piece:
@@ -67,7 +72,11 @@ def _states(arch: Architecture, room: float) -> Piece:
     rows = []
     left, right = 42.0, 72.0
     for context, nbytes in zip(CONTEXTS, sizes, strict=True):
-        bar = Piece(room - left - right, 12, (Box(0, 0, max(2.0, (room - left - right) * nbytes / max(sizes)), 12, "ends-edge", None, 2),))
+        bar = Piece(
+            room - left - right,
+            12,
+            (Box(0, 0, max(2.0, (room - left - right) * nbytes / max(sizes)), 12, "ends-edge", None, 2),),
+        )
         name, value = label(words.tokens(context), BODY, colour="muted"), label(words.size(nbytes), BODY)
         rows.append(row([sized(name, left), bar, sized(value, right, align="end")]))
     return column([label("state of one sequence, bfloat16", BODY, True), *rows], 4)
@@ -85,4 +94,3 @@ def published(facts: dict[str, Any] | None) -> list[str]:
     if facts.get("repository"):
         said.append(str(facts["repository"]))
     return said
-

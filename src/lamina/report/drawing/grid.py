@@ -4,30 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import NamedTuple
 
 from lamina.report.drawing.parts import GAP, Make, columns
 from lamina.report.drawing.scene import Piece
 
+MOST = 150.0  # that a card is made taller to end with the others
 TRIED = 6561  # arrangements that are tried; beyond, each card goes where there is most room
+
+
+class Spot(NamedTuple):
+    """A card in a column: where it begins, what makes it (none where one from the left reaches over), its height."""
+
+    y: float
+    make: Make | None
+    height: float
+    loose: bool
 
 
 def grid(fixed: Sequence[tuple[Make, int]], loose: Sequence[Make], room: float, count: int) -> Piece:
     """Cards in their order (each with the columns that it spans), then others where they fit best."""
     width, heights = columns(count, room), [0.0] * count
-    stacks: list[list[tuple[float, Make, float, bool]]] = [[] for _ in range(count)]
+    stacks: list[list[Spot]] = [[] for _ in range(count)]
     for make, span in fixed:
         high = make(0).height
         tops = [max(heights[i : i + span]) for i in range(count - span + 1)]
         at = tops.index(min(tops))
-        stacks[at].append((tops[at], make, high, False))
+        stacks[at].append(Spot(tops[at], make, high, False))
         for i in range(at, at + span):
             heights[i] = tops[at] + high + GAP
         if span > 1:
             for i in range(at + 1, at + span):
-                stacks[i].append((tops[at], lambda _: Piece(0, 0), high, False))
+                stacks[i].append(Spot(tops[at], None, high, False))
     sizes = [make(0).height for make in loose]
     for make, high, at in zip(loose, sizes, _arranged(heights, sizes, count), strict=True):
-        stacks[at].append((heights[at], make, high, True))
+        stacks[at].append(Spot(heights[at], make, high, True))
         heights[at] += high + GAP
     parts = []
     for i, stack in enumerate(stacks):
@@ -54,13 +65,18 @@ def _arranged(heights: Sequence[float], sizes: Sequence[float], count: int) -> S
     return min(product(range(count), repeat=len(sizes)), key=unevenness)
 
 
-def _stretched(stack: Sequence[tuple[float, Make, float, bool]], bottom: float) -> list[tuple[float, Piece]]:
-    """The cards of a column, its loose ones made taller (or the last, if none is) so that the last ends at `bottom`."""
-    more = bottom - (stack[-1][0] + stack[-1][2]) if stack else 0.0
-    able = [i for i, (_, _, _, loose) in enumerate(stack) if loose] or [len(stack) - 1]
+def _stretched(stack: Sequence[Spot], bottom: float) -> list[tuple[float, Piece]]:
+    """The cards of a column: those above a gap made to fill it, and loose ones taller so that the last ends at `bottom`."""
+    if not stack:
+        return []
+    more = bottom - (stack[-1].y + stack[-1].height)
+    able = [i for i, spot in enumerate(stack) if spot.loose] or [len(stack) - 1]
+    each = min(more / len(able), MOST)
     found, down = [], 0.0
-    for i, (y, make, high, _) in enumerate(stack):
-        extra = more / len(able) if i in able else 0.0
-        found.append((y + down, make(high + extra if extra else 0.0)))
-        down += extra
-    return [(y, piece) for y, piece in found if piece.width]
+    for i, spot in enumerate(stack):
+        after = stack[i + 1].y - GAP if i + 1 < len(stack) else 0.0
+        high = max(spot.height, after - spot.y) + (each if i in able else 0.0)
+        if spot.make:
+            found.append((spot.y + down, spot.make(high)))
+        down += each if i in able else 0.0
+    return found

@@ -24,7 +24,10 @@ def overview(arch: Architecture, pattern: Pattern, width: float) -> Piece:
     steps = [label(_gives(arch), BODY, colour="muted"), named_box("Head", _head(arch), "ends", room)]
     steps += [pill(words.norm(arch.norm))] if arch.norm else []
     above = len(steps)
-    steps += [stack(pattern, width), named_box(f"Embedding, {arch.vocab:,} tokens", _embedding(arch), "ends", room)]
+    steps += [
+        _stack(arch, pattern, width),
+        named_box(f"Embedding, {arch.vocab:,} tokens", _embedding(arch), "ends", room),
+    ]
     steps.append(label(_reads(arch), BODY, colour="muted"))
     places, y = [], 0.0
     for step in steps:
@@ -42,7 +45,9 @@ def overview(arch: Architecture, pattern: Pattern, width: float) -> Piece:
 def _tie(sketch: Sketch, head: Place, embedding: Place) -> None:
     """A dashed line between the head and the embedding whose table it uses."""
     x = 9.0
-    sketch.line((head.x, head.centre), (x, head.centre), (x, embedding.centre), (embedding.x, embedding.centre), dashed=True)
+    sketch.line(
+        (head.x, head.centre), (x, head.centre), (x, embedding.centre), (embedding.x, embedding.centre), dashed=True
+    )
 
 
 def _loop(sketch: Sketch, over: Place, times: str, width: float) -> None:
@@ -52,6 +57,20 @@ def _loop(sketch: Sketch, over: Place, times: str, width: float) -> None:
     sketch.arrow((middle, top), (right, top), (right, bottom), (middle + 2, bottom), stroke="accent-edge")
     text = label(times, BODY, True, "accent-deep")
     sketch.put(framed(padded(text, 5, 1), "panel", None), right - text.width - 14, over.y - 24)
+
+
+def _stack(arch: Architecture, pattern: Pattern, width: float) -> Piece:
+    """The blocks; where stacks are applied again and again, those with how often."""
+    if (r := arch.recursion) is None:
+        return stack(pattern, width)
+    room = width - 3 * SIDE
+    spans = [(r.low, r.low_cycles)] if r.low == r.high else [(r.high, 1), (r.low, r.low_cycles)]
+    bars = [_bar(pattern, pattern.layers[span.start], span.stop - span.start, room) for span, _ in spans]
+    times = r.high_cycles * (r.low_cycles + 1) if r.low == r.high else r.high_cycles
+    if len(bars) > 1:
+        bars[1] = _bracketed(bars[1], spans[1][1], room + 1.5 * SIDE)
+    inner = column(bars, 12, "middle")
+    return _bracketed(inner, times, width)
 
 
 def stack(pattern: Pattern, width: float) -> Piece:
@@ -129,9 +148,8 @@ def _embedding(arch: Architecture) -> Sequence[str]:
     said += [f"times {words.number(e.scale)}"] if e.scale != 1 else []
     said += [f"{e.positions.length:,} learned positions"] if e.positions else []
     said += [f"{e.placeholders:,} placeholder rows"] if e.placeholders else []
-    said += [f"a task of {e.task.tokens} tokens before them, {e.task.count:,} known"] if e.task else []
+    said += [f"task tokens before them: {e.task.tokens}"] if e.task else []
     if e.ngrams:
         said.append(f"{e.ngrams.count} tables of n-grams up to {e.ngrams.longest}")
     said += [f"{e.per_layer.width} more numbers for each block"] if e.per_layer else []
     return said + (["learned bias and scale"] if e.affine else [])
-

@@ -50,7 +50,13 @@ def _marked(piece: Piece, wanted: bool) -> Piece:
 
 
 def card(
-    title: str, body: Piece, width: float, note: str = "", height: float = 0.0, inside: float = PADDING, down: Align = "middle"
+    title: str,
+    body: Piece,
+    width: float,
+    note: str = "",
+    height: float = 0.0,
+    inside: float = PADDING,
+    down: Align = "middle",
 ) -> Piece:
     """A titled panel, at least so high; `down` says where the body stands in more room than it needs."""
     room = width - 2 * inside

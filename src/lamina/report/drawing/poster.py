@@ -69,4 +69,3 @@ def _feed_forwards(arch: Architecture) -> str:
     names = dict.fromkeys(words.name_of(op) for block in kinds for op in feed_forwards(block))
     shown = list(names)[:3]
     return " / ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-

@@ -77,7 +77,6 @@ class Dots:
     colour: str
 
 
-
 Mark: TypeAlias = Text | Box | Line | Cells | Dots
 
 

@@ -123,7 +123,11 @@ class Writer:
         path, at = "", (0.0, 0.0)
         for a, b in mark.centres:
             here = (round(x + a, 1), round(y + b, 1))
-            move = f"m{number(here[0] - at[0])} {number(here[1] - at[1])}" if path else f"M{number(here[0])} {number(here[1])}"
+            move = (
+                f"m{number(here[0] - at[0])} {number(here[1] - at[1])}"
+                if path
+                else f"M{number(here[0])} {number(here[1])}"
+            )
             path, at = f"{path}{move}h0", here
         role = self.style("s", mark.colour)
         return f'<path class="{role}" stroke-linecap="round" stroke-width="{_fine(2 * mark.radius)}" d="{path}"/>'

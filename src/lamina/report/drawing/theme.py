@@ -36,11 +36,15 @@ TONES = ("soft", "edge", "deep")
 
 PALE = {"experts-pale": ("#dfa29b", "#8a4a43")}
 
-COLOURS: dict[str, tuple[str, str]] = PLAIN | PALE | {
-    f"{family}-{tone}": (light[i], dark[i])
-    for family, (light, dark) in FAMILIES.items()
-    for i, tone in enumerate(TONES)
-}
+COLOURS: dict[str, tuple[str, str]] = (
+    PLAIN
+    | PALE
+    | {
+        f"{family}-{tone}": (light[i], dark[i])
+        for family, (light, dark) in FAMILIES.items()
+        for i, tone in enumerate(TONES)
+    }
+)
 
 
 def colour(role: str, mode: Mode) -> str:

@@ -13,7 +13,20 @@ from lamina.report.drawing.overview import stack
 from lamina.report.drawing.parts import BODY, GAP, MARGIN, NAME, PADDING, PAGE, SMALL, TITLE, card, columns, fit
 from lamina.report.drawing.pattern import Kind, Pattern, pattern, places
 from lamina.report.drawing.pattern import described as said_of
-from lamina.report.drawing.scene import Box, Cells, Line, Piece, blank, column, label, padded, paragraph, row, sized, spread
+from lamina.report.drawing.scene import (
+    Box,
+    Cells,
+    Line,
+    Piece,
+    blank,
+    column,
+    label,
+    padded,
+    paragraph,
+    row,
+    sized,
+    spread,
+)
 from lamina.report.drawing.strip import legend, small_strip, strip
 
 ACROSS = 4  # steps of a lineage in a row

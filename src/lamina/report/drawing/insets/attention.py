@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
-from lamina.arch import Architecture, Attention, CrossAttention, Op
+from lamina.arch import Architecture, Attention, CrossAttention
+from lamina.arch.mixers import RelativeAttention
 from lamina.report import words
 from lamina.report.drawing.hues import family
 from lamina.report.drawing.insets.base import Inset, insets, key, node
 from lamina.report.drawing.parts import SMALL
-from lamina.report.drawing.scene import Box, Cells, Piece, column, flow, label, row, sized
+from lamina.report.drawing.scene import Box, Cells, Line, Piece, column, flow, label, row
 from lamina.report.drawing.sketch import Sketch
 
 TOKENS = 14  # that a mask is drawn for
@@ -23,7 +24,7 @@ def masks(arch: Architecture, width: float) -> tuple[Inset, ...]:
     """Which keys the queries of each kind of attention see; none where all see all that came before."""
     found: dict[str, Piece] = {}
     for op in arch.ops():
-        if isinstance(op, Attention):
+        if isinstance(op, Attention | RelativeAttention):
             name, sees = _reach(op, arch.bidirectional)
             found.setdefault(name, _mask(name, sees, family(op)))
     if len(found) < 2 and not arch.bidirectional and all(name == "all before" for name in found):
@@ -34,13 +35,13 @@ def masks(arch: Architecture, width: float) -> tuple[Inset, ...]:
     return (Inset("What a query sees", flow(list(found.values()), width, 12, 12), note),)
 
 
-def _reach(op: Attention, both_ways: bool) -> tuple[str, tuple[tuple[int, int], ...]]:
+def _reach(op: Attention | RelativeAttention, both_ways: bool) -> tuple[str, tuple[tuple[int, int], ...]]:
     """The name of a mask, and of each query the first key that it sees and the one after its last."""
     if both_ways:
         return "all tokens", tuple((0, TOKENS) for _ in range(TOKENS))
     if op.window:
         return f"window {op.window:,}", tuple((max(0, q - 3), q + 1) for q in range(TOKENS))
-    if op.chunk:
+    if isinstance(op, Attention) and op.chunk:
         return f"chunks of {op.chunk:,}", tuple((q - q % 5, q + 1) for q in range(TOKENS))
     return "all before", tuple((0, q + 1) for q in range(TOKENS))
 
@@ -59,13 +60,14 @@ def _mask(name: str, sees: Sequence[tuple[int, int]], colour: str, pitch: float 
 # -- heads
 
 
-def heads(op: Attention | CrossAttention, width: float) -> Inset:
+def heads(op: Attention | CrossAttention | RelativeAttention, width: float) -> Inset:
     """Query heads above the key/value head that they share."""
     share, colour = op.heads // op.kv_heads, family(op)
     across = min(share, 16)
     side = max(6.0, min(14.0, (width - 40) / op.heads - 2))
     group = _group(share, across, side, colour)
     fit = max(1, int((width + 8) // (group.width + 8)))
+    fit = ceil(op.kv_heads / ceil(op.kv_heads / fit))  # as many in each row
     rows = [row([group] * min(fit, op.kv_heads - i), 8) for i in range(0, op.kv_heads, fit)]
     shown = rows[:6]
     picture = column(shown, 8)
@@ -84,7 +86,9 @@ def _group(share: int, across: int, side: float, colour: str) -> Piece:
     cells = tuple(((i % across) * pitch, (i // across) * pitch, side, side) for i in range(share))
     down = ceil(share / across) * pitch
     width = across * pitch - 2
-    return Piece(width, down + 5, (Cells(cells, f"{colour}-edge"), Cells(((0.0, down + 0.5, width, 4.5),), f"{colour}-deep")))
+    return Piece(
+        width, down + 5, (Cells(cells, f"{colour}-edge"), Cells(((0.0, down + 0.5, width, 4.5),), f"{colour}-deep"))
+    )
 
 
 def _sign(colour: str, width: float, tone: str = "edge") -> Piece:
@@ -147,7 +151,13 @@ def _over(op: Attention, sketch: Sketch, colour: str, width: float) -> float:
         said.append("over the keys that its indexer chose")
     above = [node("output projection", "norm", 150)]
     if op.gate:
-        above.append(node(f"× {op.gate_activation}(W x), {'each number' if op.gate == 'elementwise' else 'each head'}", "accent", 180))
+        above.append(
+            node(
+                f"× {op.gate_activation}(W x), {'each number' if op.gate == 'elementwise' else 'each head'}",
+                "accent",
+                180,
+            )
+        )
     if op.output_norm:
         above.append(node(f"{words.norm(op.output_norm)} of each head", "norm", 180))
     above.append(node(said, colour, width))
@@ -180,4 +190,26 @@ def _(op: CrossAttention, width: float) -> tuple[Inset, ...]:
     return (Inset("Cross-attention", sketch.piece(width), note), heads(op, width))
 
 
-__all__ = ["Op", "heads", "masks", "path", "sized"]
+@insets.register
+def _(op: RelativeAttention, width: float) -> tuple[Inset, ...]:
+    return (relative(op, width), heads(op, width))
+
+
+def relative(op: RelativeAttention, width: float) -> Inset:
+    """The learned bias of a key by its distance, which ends somewhere."""
+    s, colour, high = Sketch(), family(op), 84.0
+    start, end = 26.0, width - 16
+    near = start + (end - start) * 0.62
+    curve = [(start + (near - start) * i / 24, high * (0.18 + 0.6 * (1 - (1 - i / 24) ** 3))) for i in range(25)]
+    s.mark(
+        Line(tuple(curve), f"{colour}-edge", 2.5, radius=0),
+        Line(((near, high * 0.78), (end, high * 0.78)), "norm-edge", 2),
+    )
+    s.arrow((start, high), (width, high))
+    s.line((near, high * 0.5), (near, high), dashed=True)
+    s.arrow((start, high), (start, 0))
+    s.put(label("bias", SMALL, colour="muted"), start + 8, 0)
+    s.put(label(f"{op.extent:,} tokens back", SMALL, colour="muted"), near - 40, high + 5)
+    s.put(label("none", SMALL, colour="muted"), end - 40, high * 0.78 - 20)
+    note = f"No rotation: a key's score gets a bias of its distance, r · p, from {op.relative_dim} numbers of the query and a learned vector a distance."
+    return Inset("Relative positions", s.piece(width), note)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from lamina.arch import Op, Parallel
 from lamina.arch.base import Node
-from lamina.report.drawing.parts import BODY, SMALL
-from lamina.report.drawing.scene import Piece, blank, column, framed, padded, paragraph, row, sized
+from lamina.report.drawing.font import wrapped
+from lamina.report.drawing.parts import SMALL
+from lamina.report.drawing.scene import Piece, blank, column, framed, label, padded, paragraph, row, sized, typeset
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,13 @@ def _(op: Parallel, width: float) -> tuple[Inset, ...]:
 
 
 def node(text: str | Sequence[str], family: str, width: float = 0.0, size: float = SMALL, bold: bool = False) -> Piece:
-    """Words in a box, in the middle of each line."""
-    lines = [text] if isinstance(text, str) else list(text)
-    room = (width or 400) - 12
-    words = column([paragraph(line, room, size, bold, f"{family}-deep") for line in lines], 0, "middle")
-    inner = sized(padded(words, 6, 4), width, align="middle")
-    return framed(inner, f"{family}-soft", f"{family}-edge", 6)
+    """Words in a box, each line in its middle; wrapped if a width is given."""
+    said = [typeset(line) for line in ([text] if isinstance(text, str) else text)]
+    lines = [line for each in said for line in (wrapped(each, size, width - 10, bold) if width else [each])]
+    words = column([label(line, size, bold, f"{family}-deep") for line in lines], 0, "middle")
+    return framed(sized(padded(words, 5, 4), width, align="middle"), f"{family}-soft", f"{family}-edge", 6)
 
 
 def key(pieces: Sequence[tuple[Piece, str]], gap: float = 14.0) -> Piece:
     """Small signs and what they stand for."""
     return row([row([sign, paragraph(text, 200, SMALL)], 6) for sign, text in pieces], gap)
-
-
-__all__ = ["BODY", "Inset", "Op", "insets", "key", "node"]

@@ -79,15 +79,12 @@ def _used(op: MoE) -> list[int]:
 
 
 def _chosen(op: MoE, each: int) -> set[int]:
-    """Some experts, spread over the groups that may be chosen from; the same ones every time."""
-    groups, found, i = _used(op), set(), 0
+    """Some experts, strewn over the groups that may be chosen from; the same ones every time."""
+    groups, found, number = _used(op), set(), 12345
     while len(found) < op.router.active:
-        group = groups[i % len(groups)]
-        at = int((i * 0.6180339887 + 0.31 * (i // len(groups)) + 0.17) % 1 * each)
-        while group * each + at in found and len(found) < op.router.active:
-            at = (at + 1) % each
-        found.add(group * each + at)
-        i += 1
+        number = (number * 1103515245 + 12345) % (1 << 31)
+        at = groups[len(found) % len(groups)] * each + (number >> 8) % each
+        found.add(at) if at < op.computing or op.computing < op.router.active else None
     return found
 
 
@@ -97,6 +94,5 @@ def _note(op: MoE) -> str:
     if r.groups > 1:
         said += f", from the {r.active_groups} best of {r.groups} groups"
     if op.identities:
-        said = f"{op.computing:,} experts, each {words.name_of(op.expert)}, and {op.identities} choices that return x"
-        said += f"; a token uses {r.active}"
+        said += f". {op.identities} of the choices (grey) {'return' if op.identities > 1 else 'returns'} x"
     return said + "."

@@ -8,13 +8,14 @@ from lamina.arch.mixers import (
     CompressedAttention,
     CompressedConvolutionalAttention,
     Indexer,
+    PooledIndexer,
 )
 from lamina.report import words
 from lamina.report.drawing.hues import family
 from lamina.report.drawing.insets.attention import heads
 from lamina.report.drawing.insets.base import Inset, insets, key, node
 from lamina.report.drawing.parts import SMALL
-from lamina.report.drawing.scene import Box, Cells, Piece, column, label
+from lamina.report.drawing.scene import Box, Cells, Piece, label
 from lamina.report.drawing.sketch import Sketch
 
 RISE = 20.0
@@ -33,7 +34,9 @@ def latent_path(op: LatentAttention, width: float) -> Inset:
     x1, x2, x3 = 0.0, wide + gap, 2 * (wide + gap)
     above = [node("output projection", "norm", 150)]
     if op.gate:
-        above.append(node(f"× sigmoid(W x), {'each number' if op.gate == 'elementwise' else 'each head'}", "accent", 170))
+        above.append(
+            node(f"× sigmoid(W x), {'each number' if op.gate == 'elementwise' else 'each head'}", "accent", 190)
+        )
     y = 0.0
     places = []
     for piece in [*above, node(f"softmax(scale q·k) v in {op.heads} heads", "latent", width)]:
@@ -90,6 +93,12 @@ def _(part: BlockIndexer, width: float) -> tuple[Inset, ...]:
     return (Inset("Which blocks are read", _scores(width, 4, "full"), note),)
 
 
+@insets.register
+def _(part: PooledIndexer, width: float) -> tuple[Inset, ...]:
+    note = f"{part.heads} small heads of {part.head_dim} score the mean key of every {part.pool} tokens; attention reads the {part.top_k} best pools and what comes after the last."
+    return (Inset("Which pools are read", _scores(width, 3, "full"), note),)
+
+
 SCORES = (5, 2, 9, 3, 1, 4, 8, 2, 3, 10, 2, 1, 6, 3, 2, 7, 1, 3, 2, 11, 4, 9, 5, 12)
 
 
@@ -109,7 +118,10 @@ def _scores(width: float, block: int | None, colour: str) -> Piece:
         bars[chosen[i]].append((i * pitch, high - tall, pitch - 3, tall))
     s = Sketch()
     s.mark(Cells(tuple(bars[False]), "norm-edge"), Cells(tuple(bars[True]), f"{colour}-edge"))
-    tokens = {flag: tuple((i * pitch, high + 6, pitch - 3, 10.0) for i in range(count) if chosen[i] is flag) for flag in (True, False)}
+    tokens = {
+        flag: tuple((i * pitch, high + 6, pitch - 3, 10.0) for i in range(count) if chosen[i] is flag)
+        for flag in (True, False)
+    }
     s.mark(Cells(tokens[False], "norm-soft"), Cells(tokens[True], f"{colour}-edge"))
     query = s.put(node("q", "accent", 26), width - 26, high + 0)
     bus = high + 34.0
@@ -185,12 +197,28 @@ def _(op: CompressedConvolutionalAttention, width: float) -> tuple[Inset, ...]:
     each = (width - 20) / 3
     s = Sketch()
     top = s.put_middle(node("softmax(q·k) v", colour, width), width / 2, 0)
-    scaled = [s.put(node(text, "norm", each), i * (each + 10), top.below + 16) for i, text in enumerate(("unit length, rotate", "unit length, scale, rotate"))]
+    scaled = [
+        s.put(node(text, "norm", each), i * (each + 10), top.below + 16)
+        for i, text in enumerate(("unit length, rotate", "unit length, scale, rotate"))
+    ]
     y = max(p.below for p in scaled) + 16
-    mixed = s.put(node(f"two convolutions, of {op.depthwise} and {op.grouped} tokens, plus means of q and k", "convolution", 2 * each + 10), 0, y)
+    mixed = s.put(
+        node(
+            f"convolutions of {op.depthwise} and {op.grouped} tokens, plus means of q and k",
+            "convolution",
+            2 * each + 10,
+        ),
+        0,
+        y,
+    )
     value = s.put(node(["half of this token,", "half of the one before"], colour, each), 2 * (each + 10), y)
     y = max(mixed.below, value.below) + 16
-    made = [s.put(node(text, colour, each), i * (each + 10), y) for i, text in enumerate((f"q {op.heads} × {op.head_dim}", f"k {op.kv_heads} × {op.head_dim}", f"v {op.kv_heads} × {op.head_dim}"))]
+    made = [
+        s.put(node(text, colour, each), i * (each + 10), y)
+        for i, text in enumerate(
+            (f"q {op.heads} × {op.head_dim}", f"k {op.kv_heads} × {op.head_dim}", f"v {op.kv_heads} × {op.head_dim}")
+        )
+    ]
     for place in scaled:
         s.arrow((place.middle, place.y), (place.middle, top.below))
         s.arrow((place.middle, mixed.y), (place.middle, place.below))
@@ -200,6 +228,3 @@ def _(op: CompressedConvolutionalAttention, width: float) -> tuple[Inset, ...]:
     s.arrow((made[2].middle, made[2].y), (value.middle, value.below))
     note = f"Everything happens in {op.heads * op.head_dim:,} numbers, fewer than the stream has."
     return (Inset("Compressed convolutional attention", s.piece(width), note), heads(op, width))  # type: ignore[arg-type]
-
-
-__all__ = ["column", "latent_path"]

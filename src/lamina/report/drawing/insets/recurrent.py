@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lamina.arch import GatedDeltaNet, KimiDeltaAttention, Mamba, Mamba2, ShortConvolution
-from lamina.arch.mixers import MLSTM, LightningAttention
-from lamina.report import words
+from lamina.arch import GatedDeltaNet, KimiDeltaAttention, Mamba, Mamba2, Op, ShortConvolution
+from lamina.arch.mixers import MLSTM, RGLRU, LightningAttention
 from lamina.report.drawing.hues import family
 from lamina.report.drawing.insets.base import Inset, insets, node
 from lamina.report.drawing.parts import SMALL
@@ -15,48 +14,62 @@ ROWS, COLUMNS = 9, 9
 
 
 def state(
-    op: object, width: float, size: tuple[int, int], fades: str, writes: str, reads: str, rows: bool = False, name: str = "S"
+    op: Op,
+    width: float,
+    size: tuple[int, int],
+    fades: str,
+    writes: str,
+    reads: str,
+    rows: bool = False,
+    name: str = "S",
+    columns: int = COLUMNS,
 ) -> Piece:
     """A matrix of `size` that fades, is written from the left and is read upwards; by `rows` if each has a decay."""
-    colour, s = family(op), Sketch()  # type: ignore[arg-type]
+    colour, s = family(op), Sketch()
     pitch = 11.0
-    side = ROWS * pitch
-    left = (width - side) / 2 + 10
+    side = columns * pitch
+    left = (width - side) / 2
     out = s.put_middle(node(reads, colour, 150), left + side / 2, 0)
-    grid = s.put(_grid(colour, pitch, rows), left, out.below + 20)
+    grid = s.put(_grid(colour, pitch, rows, columns), left, out.below + 20)
     s.arrow((grid.middle, grid.y), (grid.middle, out.below))
-    s.put(label(f"{size[0]}", SMALL, colour="muted"), grid.x - 6 - label(f"{size[0]}", SMALL).width, grid.y + 4)
+    s.put(label(f"{size[0]:,}", SMALL, colour="muted"), grid.x - 6 - label(f"{size[0]:,}", SMALL).width, grid.y + 4)
     written = s.put_middle(node(writes, "accent", min(width, 240)), grid.middle, grid.below + 38)
     s.arrow((written.middle, written.y), (written.middle, grid.below + 20))
-    s.put_middle(label(f"{size[1]}", SMALL, colour="muted"), grid.middle, grid.below + 3)
+    s.put_middle(label(f"{size[1]:,}", SMALL, colour="muted"), grid.middle, grid.below + 3)
     _fade(s, grid, fades, name, colour)
     return s.piece(width)
 
 
-def _grid(colour: str, pitch: float, rows: bool) -> Piece:
+def _grid(colour: str, pitch: float, rows: bool, columns: int) -> Piece:
     """The cells of a state; darker ones hold more."""
     tones: dict[str, list[tuple[float, float, float, float]]] = {}
     for i in range(ROWS):
-        for j in range(COLUMNS):
+        for j in range(columns):
             strong = (i * 2) % 5 < 3 if rows else (i * 5 + j * 7 + i * j) % 4 < 2
             tones.setdefault(f"{colour}-{'edge' if strong else 'soft'}", []).append(
                 (j * pitch, i * pitch, pitch - 1.5, pitch - 1.5)
             )
-    frame = Box(-3, -3, COLUMNS * pitch + 4.5, ROWS * pitch + 4.5, None, f"{colour}-edge", 4)
-    return Piece(COLUMNS * pitch - 1.5, ROWS * pitch - 1.5, (frame, *(Cells(tuple(c), t) for t, c in tones.items())))
+    frame = Box(-3, -3, columns * pitch + 4.5, ROWS * pitch + 4.5, None, f"{colour}-edge", 4)
+    return Piece(columns * pitch - 1.5, ROWS * pitch - 1.5, (frame, *(Cells(tuple(c), t) for t, c in tones.items())))
 
 
 def _fade(s: Sketch, grid: Place, text: str, name: str, colour: str) -> None:
     """The loop from the state to itself, with what it is multiplied by."""
     right = grid.right + 26
-    s.arrow((grid.right + 3, grid.below - 14), (right, grid.below - 14), (right, grid.y + 14), (grid.right + 4, grid.y + 14), stroke=f"{colour}-edge")
+    s.arrow(
+        (grid.right + 3, grid.below - 14),
+        (right, grid.below - 14),
+        (right, grid.y + 14),
+        (grid.right + 4, grid.y + 14),
+        stroke=f"{colour}-edge",
+    )
     s.put(label(text, SMALL, True, f"{colour}-deep"), right + 6, grid.centre - 8)
     s.put(label(name, SMALL, True), grid.x - 16, grid.below - 16)
 
 
 @insets.register
 def _(op: GatedDeltaNet, width: float) -> tuple[Inset, ...]:
-    picture = state(op, width, (op.key_dim, op.value_dim), "× α", "+ β k (v − Sᵀk)ᵀ".replace("ᵀ", "′"), "o = S′ q")
+    picture = state(op, width, (op.key_dim, op.value_dim), "× α", "+ β k (v − S′ k)′", "o = S′ q")
     note = f"{op.value_heads} states of {op.key_dim} × {op.value_dim}. One decay α a head; the step β writes what the state got wrong about k. ′ is transposed."
     return (Inset("Gated delta rule", picture, note),)
 
@@ -120,4 +133,8 @@ def convolution(kernel: int, width: float) -> Inset:
     return Inset("Short convolution", s.piece(width), note)
 
 
-__all__ = ["convolution", "state", "words"]
+@insets.register
+def _(op: RGLRU, width: float) -> tuple[Inset, ...]:
+    picture = state(op, width, (op.inner, 1), "× a", "+ sqrt(1 − a²) i u", "h", rows=True, name="h", columns=1)
+    note = f"{op.inner:,} channels with one number each. The decay a and the gate i are made from the input of each; u passed a convolution of {op.convolution}."
+    return (Inset("Real-gated linear recurrence", picture, note),)

@@ -81,7 +81,7 @@
     function read(line, tokens) {
       if (line.group === "embedding") {
         const rows = (tokens * line.row * choices.plans[setting.plan].bits) / 8;
-        return false ? 0 : Math.min(rows, always(line));
+        return profile.tied ? always(line) : Math.min(rows, always(line));
       }
       if (!line.experts) return times(line) * always(line);
       const reached = 1 - Math.pow(1 - line.chosen / line.experts, tokens);
