@@ -9,7 +9,7 @@ USABLE := import os, pip, sys; sys.exit(sys.version_info < (3, 11) or os.path.ab
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint docs bench clean
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ lint: $(READY)  ## style, format and types
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m pyright
+
+docs: $(READY)  ## write what is generated in docs/: tables and drawings
+	@$(VENV) -m tools.pages
 
 bench: $(READY)  ## measure, one script a question
 	@for script in bench/[!_]*.py; do echo "== $$script"; $(VENV) "$$script" || exit; done

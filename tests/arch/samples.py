@@ -11,6 +11,7 @@ from lamina.arch import (
     AltUp,
     Architecture,
     Attention,
+    AttentionPool,
     AttentionResiduals,
     Block,
     BlockIndexer,
@@ -20,14 +21,20 @@ from lamina.arch import (
     CompressedAttention,
     CompressedConvolutionalAttention,
     Compressor,
+    ConvolutionBlock,
     CrossAttention,
     DeepSupervision,
+    DistanceAttention,
     DynamicScaling,
     Embedding,
+    Encoder,
     EntryIndexer,
+    GatedConvolution,
     GatedDeltaNet,
+    GatedLinear,
     GatedResidual,
     GatedStreams,
+    GridPositions,
     Head,
     HyperConnections,
     Indexer,
@@ -36,25 +43,31 @@ from lamina.arch import (
     LatentAttention,
     LaurelResidual,
     LayerNorm,
+    LayerScale,
     LearnedPositions,
     LearnedTemperature,
     LengthClip,
     LengthTemperature,
     LightningAttention,
+    Linear,
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
     Mamba,
     Mamba2,
     MaskedDiffusion,
+    Merge,
     MoE,
     NgramMemory,
     NgramTables,
     Node,
+    Normalise,
     Op,
     Parallel,
+    Patches,
     PerLayerInput,
     PerLayerInputs,
+    Pool,
     PooledIndexer,
     QKNorm,
     Recursion,
@@ -68,8 +81,13 @@ from lamina.arch import (
     ShortConvolution,
     ShortFilter,
     Span,
+    Spectrogram,
+    SpectrumConvolution,
     Squash,
+    Standardise,
     TaskEmbedding,
+    TilePositions,
+    Waveform,
     YarnScaling,
 )
 
@@ -288,9 +306,60 @@ GATED = Architecture(
         memory=NgramMemory(blocks=(1,), width=12, longest=3, tables=2, rows=30, multiple=8, seed=1, end=0),
     ),
 )
+_SEES = Block(
+    branches=(
+        Branch(op=Attention(heads=2, kv_heads=2, head_dim=4), before=LAYER, residual=LayerScale()),
+        Branch(op=MLP(inner=9, activation="quick_gelu"), before=LAYER),
+    )
+)
+_HEARS = Block(
+    branches=(
+        Branch(op=DistanceAttention(heads=2, head_dim=4, window=5), before=RMS),
+        Branch(op=GatedConvolution(kernel=3, norm=RMS), before=RMS),
+    )
+)
+SEEING = Architecture(
+    name="encoders of images and sound",
+    family="gemma4",
+    embedding=Embedding(vocab=97, width=16),
+    blocks=_stack(PLAIN),
+    encoders=(
+        Encoder(
+            modality="image",
+            input=Patches(size=4, image=16),
+            stem=(Linear(width=8, bias=True), Standardise()),
+            positions=GridPositions(rows=4, columns=4, class_vector=True),
+            class_token=True,
+            blocks=(_SEES, _SEES),
+            connector=(Merge(count=2), Normalise(norm=RMS), GatedLinear(inner=7, width=16)),
+        ),
+        Encoder(
+            modality="image",
+            input=Patches(size=2),
+            stem=(Linear(width=8),),
+            positions=TilePositions(length=9, tiles=2, arrangements=3),
+            blocks=(_SEES,),
+            connector=(AttentionPool(count=4, heads=2, head_dim=3, width=16, kv_heads=1),),
+            fusion="cross_attention",
+        ),
+        Encoder(
+            modality="audio",
+            input=Spectrogram(bins=10),
+            stem=(SpectrumConvolution(inputs=1, channels=2, kernel=3, stride=2, norm=LAYER), Linear(width=8)),
+            blocks=(_HEARS,),
+            connector=(Pool(count=2, scale=0.5), Linear(width=16)),
+        ),
+        Encoder(
+            modality="audio",
+            input=Waveform(),
+            stem=(Merge(count=5), Linear(width=16), ConvolutionBlock(kernel=3, inner=9, norm=LAYER)),
+            connector=(Linear(width=16),),
+        ),
+    ),
+)
 RUNS = (DECODER, DIFFUSION, RECURSIVE)
 """Those of which there are modules."""
-ALL = (*RUNS, LATENT, RECURRENT, ADDED, GATED)
+ALL = (*RUNS, LATENT, RECURRENT, ADDED, GATED, SEEING)
 
 
 def parts(value: object) -> list[Node]:

@@ -122,7 +122,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def content(self) -> tuple[int, dict[str, str], bytes | Path]:
             if hub.broken:
                 return hub.broken, {}, b""
-            asked = API.fullmatch(self.path.split("?")[0]) or RESOLVE.fullmatch(self.path)
+            path = self.path.split("?")[0]
+            asked = API.fullmatch(path) or RESOLVE.fullmatch(path)
             files = hub.repositories.get(asked["id"]) if asked else None
             if not asked or files is None:
                 return 404, {"X-Error-Code": "RepoNotFound"}, b""

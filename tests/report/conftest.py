@@ -48,7 +48,9 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
         data = tmp_path_factory.mktemp("script") / "given.json"
         data.write_text(json.dumps(given), encoding="utf-8")
         code = "globalThis.Lamina = {};\n"
-        code += "".join(f"require('vm').runInThisContext(require('fs').readFileSync({str(f)!r}, 'utf8'));\n" for f in files)
+        code += "".join(
+            f"require('vm').runInThisContext(require('fs').readFileSync({str(f)!r}, 'utf8'));\n" for f in files
+        )
         code += f"const given = JSON.parse(require('fs').readFileSync({str(data)!r}, 'utf8'));\n"
         code += f"process.stdout.write(JSON.stringify({expression}));\n"
         program = data.with_name("run.cjs")

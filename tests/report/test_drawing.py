@@ -81,7 +81,8 @@ def outside(piece: Piece, path: str = "scene") -> Iterator[str]:
     for x, y, part in piece.parts:
         right, bottom = x + part.width, y + part.height
         if min(x, y) < -SLACK or right > piece.width + SLACK or bottom > piece.height + SLACK:
-            yield f"{path}: a piece of {part.width:.0f} x {part.height:.0f} at {x:.0f}, {y:.0f} in {piece.width:.0f} x {piece.height:.0f}"
+            size, room = f"{part.width:.0f} x {part.height:.0f}", f"{piece.width:.0f} x {piece.height:.0f}"
+            yield f"{path}: a piece of {size} at {x:.0f}, {y:.0f} in {room}"
         yield from outside(part, f"{path} > {x:.0f},{y:.0f}")
 
 
@@ -102,7 +103,9 @@ def crossed(scene: Piece) -> list[str]:
 
 
 def _covers(ground: Rectangle, line: Rectangle, texts: dict[str, Rectangle]) -> bool:
-    return all(ground[0] <= b[0] and ground[1] <= b[1] and ground[2] >= b[2] and ground[3] >= b[3] for b in texts.values())
+    return all(
+        ground[0] <= b[0] and ground[1] <= b[1] and ground[2] >= b[2] and ground[3] >= b[3] for b in texts.values()
+    )
 
 
 def _through(line: Rectangle, box: Rectangle) -> bool:
@@ -250,7 +253,9 @@ def _linear(colour: str) -> list[float]:
 
 def _shown_as(colour: str, matrix: tuple[tuple[float, ...], ...]) -> list[float]:
     rows = (sum(a * b for a, b in zip(row, _linear(colour), strict=True)) for row in matrix)
-    return [255 * (12.92 * p if p <= 0.0031308 else 1.055 * p ** (1 / 2.4) - 0.055) for p in (max(0.0, r) for r in rows)]
+    return [
+        255 * (12.92 * p if p <= 0.0031308 else 1.055 * p ** (1 / 2.4) - 0.055) for p in (max(0.0, r) for r in rows)
+    ]
 
 
 def _without_red(colour: str) -> list[float]:

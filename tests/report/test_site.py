@@ -24,7 +24,7 @@ from lamina.report import site as explorer
 from lamina.report.drawing.theme import contrast
 from lamina.report.sheet import fields, sheet
 from lamina.report.site import pages, traits
-from lamina.report.site.profile import CACHES, PLANS, choices, priced, profile
+from lamina.report.site.profile import CACHES, PLANS, Choices, priced, profile
 from tests.report.conftest import ASSETS, Site
 
 pytestmark = pytest.mark.xdist_group("site")
@@ -87,11 +87,13 @@ def test_the_script_computes_what_python_does(
 
 def leaves(arch: Architecture) -> dict[str, str]:
     """Every field by the path of its one place."""
-    found = {path: value for path, value in fields(arch) if not path.startswith("blocks[") and path != "name"}
-    for i, block in enumerate(arch.blocks):
-        alone = arch.model_copy(update={"blocks": (block,), "recursion": None})
-        own = ((path, value) for path, value in fields(alone) if path.startswith("blocks[0]."))
-        found |= {f"blocks[{i}]{path.removeprefix('blocks[0]')}": value for path, value in own}
+    found = {p: value for p, value in fields(arch) if p != "name" and not re.match(r"(encoders\[\d+\].)?blocks", p)}
+    stacks = {"blocks": arch.blocks} | {f"encoders[{i}].blocks": e.blocks for i, e in enumerate(arch.encoders)}
+    for path, blocks in stacks.items():
+        for i, block in enumerate(blocks):
+            alone = arch.model_copy(update={"blocks": (block,), "encoders": (), "recursion": None})
+            own = ((p, value) for p, value in fields(alone) if p.startswith("blocks[0]."))
+            found |= {f"{path}[{i}]{p.removeprefix('blocks[0]')}": value for p, value in own}
     return found
 
 
@@ -101,6 +103,9 @@ PAIRS = (
     ("gemma-2-27b", "gemma-3-27b"),
     ("llama-3.2-11b-vision", "command-r"),
     ("gpt-2-124m", "trm"),
+    ("gemma-3-27b", "gemma-4-31b"),
+    ("gemma-4-e4b", "llama-4-scout"),
+    ("qwen2-vl-7b", "qwen3.5-35b-a3b"),
     ("qwen3-4b", "qwen3-4b"),
 )
 
@@ -112,34 +117,30 @@ def test_the_diff_says_what_python_does(
     a, b = archs[left], archs[right]
     given = [profile(arch, sheet(arch), {})["fields"] for arch in (a, b)]
     found = script([ASSETS / "difference.js"], "Lamina.difference.differences(given[0], given[1])", given)
-    said = {
-        (path, one.get("left"), one.get("right"))
-        for one in found
-        for path in (
-            [one["path"]]
-            if one["layers"] is None
-            else [f"blocks[{i}]{'.' if one['path'] else ''}{one['path']}" for i in one["layers"]]
-        )
-    }
+    said = {(path, one.get("left"), one.get("right")) for one in found for path in _places(one)}
     ours, theirs = leaves(a), leaves(b)
-    shorter = min(len(a.blocks), len(b.blocks))
-    inside = {path for path in ours.keys() | theirs.keys() if _layer(path) < shorter}
-    expected = {(p, ours.get(p), theirs.get(p)) for p in inside if ours.get(p) != theirs.get(p)}
-    assert {one for one in said if _layer(one[0]) < shorter} == expected
-    assert {one[0] for one in said if _layer(one[0]) >= shorter} == {
-        f"blocks[{i}]" for i in range(shorter, max(len(a.blocks), len(b.blocks)))
-    }
+    whole = {path for path, *_ in said if re.search(r"blocks\[\d+\]$", path)}  # blocks that one side lacks
+    expected = {(p, ours.get(p), theirs.get(p)) for p in ours.keys() | theirs.keys() if ours.get(p) != theirs.get(p)}
+    assert {one for one in said if one[0] not in whole} == {one for one in expected if not _within(one[0], whole)}
+    assert all(any(_within(path, {block}) for path, *_ in expected) for block in whole)
     python = {path for path, *_ in lamina.diff(a, b)}
-    assert bool(python) == bool(said)
-    for path in python:  # each of Python's holds one of the page's
-        assert any(one[0] == path or one[0].startswith((f"{path}.", f"{path}[")) for one in said), path
+    assert bool(python) == bool(said) == (left != right)
+    for path in python:  # each of Python's holds one of the page's, or is in a block that one side lacks
+        assert any(_within(one[0], {path}) for one in said) or _within(path, whole), path
     for one in said:  # and the other way round
-        assert any(one[0] == path or one[0].startswith((f"{path}.", f"{path}[")) for path in python), one
+        assert _within(one[0], python) or any(_within(path, {one[0]}) for path in python), one
 
 
-def _layer(path: str) -> int:
-    found = re.match(r"blocks\[(\d+)\]", path)
-    return int(found[1]) if found else -1
+def _places(one: dict[str, Any]) -> list[str]:
+    """The paths of a folded difference, one by one."""
+    if one["stack"] is None:
+        return [one["path"]]
+    return [f"{one['stack']}[{i}]{'.' if one['path'] else ''}{one['path']}" for i in one["layers"]]
+
+
+def _within(path: str, parts: set[str]) -> bool:
+    """Whether a path is that of one of these parts, or of something in it."""
+    return any(path == part or path.startswith((f"{part}.", f"{part}[")) for part in parts)
 
 
 def test_words_write_numbers_as_python_does(script: Callable[..., Any]) -> None:
@@ -200,7 +201,10 @@ def test_nothing_is_fetched_from_elsewhere_and_no_link_is_dead(site: Site) -> No
             assert target.startswith("data:image/svg+xml,") or (path.parent / target).is_file(), (path, target)
         for target in found.links:
             if not target.startswith("https://"):
-                assert not target.partition("#")[0] or (path.parent / target.partition("#")[0]).is_file(), (path, target)
+                assert not target.partition("#")[0] or (path.parent / target.partition("#")[0]).is_file(), (
+                    path,
+                    target,
+                )
                 checked += 1
     assert checked > 500
     for path in (site.folder / "assets").glob("*.css"):
@@ -227,7 +231,7 @@ def test_the_rules_of_drawings_do_not_contradict_one_another(site: Site) -> None
 
 def test_names_and_notes_are_text(archs: dict[str, Architecture], tmp_path: Path) -> None:
     arch = archs["qwen3-0.6b"].model_copy(update={"name": HOSTILE})
-    facts = {key: HOSTILE for key in ("note", "licence", "article", "repository", "context")} | {
+    facts = dict.fromkeys(("note", "licence", "article", "repository", "context"), HOSTILE) | {
         "config": {"kind": HOSTILE, "source": f"javascript:alert(1)//{HOSTILE}"},
         "also": [{"name": HOSTILE, "repository": "javascript:alert(1)"}],
     }
@@ -314,6 +318,22 @@ def test_the_report_is_one_file(archs: dict[str, Architecture], tmp_path: Path) 
     assert text.count("</script>") == text.count("<script>")
 
 
+def test_a_report_starts_where_it_is_told(archs: dict[str, Architecture], tmp_path: Path) -> None:
+    mine = next(iter(devices().values())).model_copy(update={"name": "mine", "title": "My device", "memory": 12345})
+    setting = {"plan": "q2_k,experts=mxfp4", "cache": "q8_0", "device": mine, "count": 2, "batch": None}
+    text = report.report([archs["phi-4"]], setting)
+    assert (
+        'Lamina.start = {"set":"phi-4","plan":"q2_k,experts=mxfp4","cache":"q8_0","device":"mine","count":"2"}' in text
+    )
+    assert '{"name":"q2_k,experts=mxfp4",' in text
+    assert '"title":"My device","memory":12345' in text
+    assert '"device":"h100"' in report.report([archs["phi-4"]], {"device": "NVIDIA H100 SXM", "plan": "bf16"})
+    for wrong in ({"plan": "q9"}, {"cache": "tiny"}, {"device": "abacus"}):
+        with pytest.raises(LaminaError, match="is not known"):
+            report.write([archs["phi-4"]], tmp_path / "report.html", wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
 # -- what architectures are found by
 
 
@@ -348,5 +368,6 @@ def test_dates(text: str | None, said: str) -> None:
 
 
 def test_choices_are_priced_at_rates_that_devices_have() -> None:
-    for device in choices()["devices"]:
-        assert {plan["products"] for plan in choices()["plans"]} <= set(device["rates"]), device["name"]
+    offered = Choices().record()
+    for device in offered["devices"]:
+        assert {plan["products"] for plan in offered["plans"]} <= set(device["rates"]), device["name"]

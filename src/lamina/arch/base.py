@@ -71,6 +71,10 @@ class Op(Node):
         """What it keeps of a sequence."""
         return ()
 
+    def borrows(self, width: int) -> tuple[Kept, ...]:
+        """What it reads of a sequence that another block keeps."""
+        return ()
+
     def saved(self, width: int) -> int:
         """Numbers of each token that the backward pass needs, when nothing is computed again."""
         raise TypeError(f"{type(self).__name__} does not say what training saves")

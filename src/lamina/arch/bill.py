@@ -6,11 +6,11 @@ architecture are sums over its lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamina.arch.base import Op
-from lamina.arch.block import Block, Branch, kinds
+from lamina.arch.block import Block, Branch, Parallel, kinds
 from lamina.arch.feedforward import FeedForward
 from lamina.arch.measure import Kept, Shape, Work, linear, numbers
 from lamina.arch.mixers import Attention, LatentAttention
@@ -18,7 +18,8 @@ from lamina.arch.moe import MoE
 from lamina.arch.paths import runs
 
 if TYPE_CHECKING:
-    from lamina.arch.model import Architecture
+    from lamina.arch.encoder import Encoder
+    from lamina.arch.model import Architecture, Recursion
 
 
 class Line(NamedTuple):
@@ -27,7 +28,10 @@ class Line(NamedTuple):
     Fields: `path` names all places at once (`blocks[0-2,5].mixer`); `times` is how many there are, `runs` how many
     of them one token passes (more where blocks are applied again); `unused` are parameters of one that a token does
     not use; `experts` are the routed experts with weights of one, of which a token uses `chosen`; what stands in
-    `weights`, `keeps`, `prefill`, `decoding` and `saved` is of one.
+    `weights`, `keeps`, `prefill`, `decoding` and `saved` is of one; `borrows` is what it reads that other lines keep.
+    Of a weight in `looked_up` a token reads so many numbers, of others all. Training goes back through `back` of the
+    runs, all of them where it is None. What encodes images or sound is passed by no token of text (`runs` is zero) but
+    `encodes` times by each vector of theirs; one stands for `each` of their units, and `beside` more stand with them.
     """
 
     path: str
@@ -43,6 +47,12 @@ class Line(NamedTuple):
     prefill: Work = Work(0)
     decoding: Work = Work(0)
     saved: int = 0
+    borrows: tuple[Kept, ...] = ()
+    looked_up: Mapping[str, int] = {}
+    back: int | None = None
+    encodes: int = 0
+    each: int = 1
+    beside: int = 0
 
     def state_bytes(self, context: int, itemsize: float, memory: int = 0) -> int:
         """Bytes that one sequence leaves behind, in all places."""
@@ -53,6 +63,22 @@ class Line(NamedTuple):
         tokens += prefix if self.group in ("mixers", "feed_forwards") else 0
         work = self.decoding if causal and tokens == 1 and context else self.prefill
         return self.runs * work.flops(tokens, context, causal)
+
+    def encoding_flops(self, units: int) -> int:
+        """Forward FLOPs of one image or sound of so many units, in all places."""
+        return self.encodes * self.prefill.flops(self._vectors(units), 0, causal=False) if units else 0
+
+    def encoding_saved(self, units: int) -> int:
+        """Numbers of one image or sound that the backward pass needs, in all places."""
+        return self.encodes * self._vectors(units) * self.saved if units else 0
+
+    def _vectors(self, units: int) -> int:
+        return -(-units // self.each) + self.beside
+
+    @property
+    def trained(self) -> int:
+        """How many of the runs training goes back through."""
+        return self.runs if self.back is None else self.back
 
     @property
     def parameters(self) -> int:
@@ -71,12 +97,40 @@ def lines(arch: Architecture, memory: int = 0) -> Iterator[Line]:
     for block, places in kinds_with_places(arch.blocks):
         span = f"blocks[{runs(places)}]"
         passes = sum(_passes(arch, place) for place in places)
+        back = sum(_trained(arch.recursion, place) for place in places) if arch.recursion else None
         for name, branch in block.named_branches().items():
-            yield from _branch(arch, f"{span}.{name}", branch, name, (len(places), passes, memory))
+            for line in _branch(arch, f"{span}.{name}", branch, name, (len(places), passes, memory)):
+                yield line._replace(back=back)
         if block.scaled:
             yield Line(f"{span}.scale", "scale", "other", {"scale": (1,)}, len(places), passes, saved=arch.width)
     yield from _stream(arch)
     yield from _ending(arch)
+    for i, encoder in enumerate(arch.encoders):
+        yield from of_encoder(encoder, f"encoders[{i}]")
+
+
+def of_encoder(encoder: Encoder, path: str) -> Iterator[Line]:
+    """The bill of an encoder: a token of text uses none of it."""
+    for place in encoder.places():
+        line = Line(f"{path}.{place.path}", place.kind, "encoder", place.weights, saved=place.saved)
+        yield _encoding(line, Work(place.flops), 1, place.each)
+    for block, places in kinds_with_places(encoder.blocks):
+        span, often = f"{path}.blocks[{runs(places)}]", (len(places), 0, 0)
+        passed = sum(at < encoder.needed for at in places)
+        found = [
+            line
+            for name, branch in block.named_branches().items()
+            for line in _branch(encoder, f"{span}.{name}", branch, name, often)
+        ]
+        if block.scaled:
+            found.append(Line(f"{span}.scale", "scale", "encoder", {"scale": (1,)}, len(places), saved=encoder.width))
+        for line in found:
+            yield _encoding(line, line.prefill, passed, encoder.each, int(encoder.class_token))
+
+
+def _encoding(line: Line, work: Work, passed: int, each: int, beside: int = 0) -> Line:
+    cost = {"prefill": work, "decoding": Work(0), "unused": numbers(line.weights.values())}
+    return line._replace(group="encoder", runs=0, encodes=passed, each=each, beside=beside, **cost)
 
 
 def kinds_with_places(blocks: Sequence[Block]) -> list[tuple[Block, list[int]]]:
@@ -93,13 +147,26 @@ def _passes(arch: Architecture, place: int) -> int:
     return r.high_cycles * (low + (r.high.start <= place < r.high.stop))
 
 
-def _branch(arch: Architecture, path: str, branch: Branch, name: str, often: tuple[int, int, int]) -> Iterator[Line]:
+def _trained(r: Recursion, place: int) -> int:
+    """How many passes of the block at a place gradients flow through."""
+    lows = {"last_cycle": r.low_cycles, "last_step": 1}
+    low = lows[r.gradient] if isinstance(r.gradient, str) else sum(r.gradient)
+    high = 1 if isinstance(r.gradient, str) else r.high_cycles
+    return low * (r.low.start <= place < r.low.stop) + high * (r.high.start <= place < r.high.stop)
+
+
+def _branch(
+    arch: Architecture | Encoder, path: str, branch: Branch, name: str, often: tuple[int, int, int]
+) -> Iterator[Line]:
     """The ops of a branch, then what stands around them."""
     times, passes, _ = often
+    shared = 0  # what ops side by side read alike is saved once
     for role, op in branch.named_ops(name).items():
-        yield _op(arch, path if role == name else f"{path}.{role}", op, often)
+        line = _op(arch, path if role == name else f"{path}.{role}", op, often)
+        yield line._replace(saved=line.saved - shared)
+        shared = 0 if isinstance(branch.op, Parallel) and branch.op.before else arch.width
     if branch.norms:
-        saved = len(branch.norms) * arch.width
+        saved = sum(norm.saved(arch.width) for norm in branch.norms.values())
         yield Line(f"{path}.norms", "norm", "norms", branch.norm_weights(arch.width), times, passes, saved=saved)
     if branch.gate:
         yield Line(f"{path}.gate", "gate", "other", branch.gate_weights(), times, passes)
@@ -114,7 +181,7 @@ def _branch(arch: Architecture, path: str, branch: Branch, name: str, often: tup
         yield Line(path, r.kind, "other", weights, times, passes, prefill=work, decoding=work, saved=saved)
 
 
-def _op(arch: Architecture, path: str, op: Op, often: tuple[int, int, int]) -> Line:
+def _op(arch: Architecture | Encoder, path: str, op: Op, often: tuple[int, int, int]) -> Line:
     times, passes, memory = often
     width = arch.width
     return Line(
@@ -128,6 +195,7 @@ def _op(arch: Architecture, path: str, op: Op, often: tuple[int, int, int]) -> L
         experts=op.computing if isinstance(op, MoE) else 0,
         chosen=op.used if isinstance(op, MoE) else 0.0,
         keeps=() if arch.bidirectional else op.keeps(width),
+        borrows=() if arch.bidirectional else op.borrows(width),
         prefill=op.work(width, memory),
         decoding=op.work(width, memory, decoding=True),
         saved=op.saved(width),
@@ -138,10 +206,11 @@ def _embedding(arch: Architecture) -> Iterator[Line]:
     """The table, and what a model remembers that is of no block."""
     e = arch.embedding
     beside = {"unused": e.unused(), "prefill": e.work(), "decoding": e.work(), "saved": e.saved()}
-    yield Line("embedding", "embedding", "embedding", e.weights(), **beside)
+    yield Line("embedding", "embedding", "embedding", e.weights(), looked_up=e.looked_up(), **beside)
     if ngrams := arch.embedding.ngrams:
         work = Work(ngrams.flops(arch.width))
         cost = {"unused": ngrams.unused(arch.width), "prefill": work, "decoding": work, "saved": arch.width}
+        cost["looked_up"] = {f"tables.{i}": arch.width // ngrams.count for i in range(ngrams.count)}
         yield Line("ngrams", "ngrams", "embedding", ngrams.weights(arch.width), **cost)
     if r := arch.recursion:  # the carry: two latents over the whole sequence, whatever came before
         carry = Kept("carry", 2 * arch.width), Kept("carry", 2 * arch.width * arch.prefix, each="sequence")
@@ -162,13 +231,15 @@ def _stream(arch: Architecture) -> Iterator[Line]:
         work, often = Work(part.flops), {"times": part.times, "runs": part.times}
         cost = {"prefill": work, "decoding": work, "saved": part.saved, "unused": part.unused}
         cost["keeps"] = () if arch.bidirectional else part.keeps
+        if part.unused:
+            cost["looked_up"] = {"table": numbers([part.weights["table"]]) - part.unused}
         yield Line(f"stream.{part.name}", arch.stream.kind, "other", part.weights, **often, **cost)
 
 
 def _ending(arch: Architecture) -> Iterator[Line]:
     if arch.norm:
         weights = arch.norm.weights(arch.width)
-        yield Line("norm", "norm", "norms", weights, runs=arch.loops, saved=arch.width)
+        yield Line("norm", "norm", "norms", weights, runs=arch.loops, saved=arch.norm.saved(arch.width))
     if arch.exit_gate:
         work, weights = Work(2 * arch.width), linear("exit_gate", 1, arch.width, bias=True)
         yield Line("exit_gate", "gate", "other", weights, runs=arch.loops, prefill=work, decoding=work)

@@ -17,6 +17,8 @@ from lamina.arch.mixers import (
     CompressedAttention,
     CompressedConvolutionalAttention,
     CrossAttention,
+    DistanceAttention,
+    GatedConvolution,
     GatedDeltaNet,
     KimiDeltaAttention,
     LatentAttention,
@@ -38,6 +40,8 @@ AnyMixer = (
     | CompressedAttention
     | CompressedConvolutionalAttention
     | CrossAttention
+    | DistanceAttention
+    | GatedConvolution
     | GatedDeltaNet
     | KimiDeltaAttention
     | LatentAttention
@@ -123,6 +127,9 @@ class Parallel(Op):
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         return tuple(kept for op in self.ops for kept in op.keeps(width))
+
+    def borrows(self, width: int) -> tuple[Kept, ...]:
+        return tuple(kept for op in self.ops for kept in op.borrows(width))
 
     def saved(self, width: int) -> int:
         """The input, which they share, is saved once."""

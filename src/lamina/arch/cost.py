@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lamina.arch.bill import Line
 from lamina.arch.measure import Kept, numbers
-from lamina.arch.precision import Plan, Precision, plan, precision
+from lamina.arch.precision import PRECISIONS, Plan, Precision, plan, precision
 from lamina.errors import LaminaError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Setting(NamedTuple):
     """Where a cost is taken: `batch` sequences that each hold `context` tokens, and precisions.
 
     `memory` is how many cross-attended tokens (image patches) each sequence has; `page` how many tokens a paged
-    engine reserves at a time.
+    engine reserves at a time; `images` how many images each sequence brings, of `patches` patches each.
     """
 
     context: int
@@ -34,6 +34,8 @@ class Setting(NamedTuple):
     cache: Precision
     page: int
     memory: int
+    images: int = 0
+    patches: int = 0
 
 
 def price(
@@ -45,19 +47,39 @@ def price(
     cache: str = "bfloat16",
     page: int = 16,
     memory: int = 0,
+    images: int = 0,
+    patches: int | None = None,
 ) -> Cost:
     """The cost of an architecture.
 
     `weights` may name exceptions by part: `bfloat16,experts=mxfp4`. `compute` is what products are done in; as the
-    weights, if a device multiplies those, when None.
-    Raises: LaminaError for a negative size or a precision that does not exist.
+    weights, if a device multiplies those, when None. The encoding of `images` is priced beside the text: the tokens
+    that they become are part of `context` (or of `memory`). `patches` is how many each has, as published when None.
+    Raises: LaminaError for a negative size, a precision that does not exist, or images that nothing encodes.
     """
-    for name, value, least in (("context", context, 0), ("batch", batch, 1), ("page", page, 1), ("memory", memory, 0)):
+    sizes = {"context": (context, 0), "batch": (batch, 1), "page": (page, 1), "memory": (memory, 0)}
+    sizes |= {"images": (images, 0), "patches": (patches or 0, 0)}
+    for name, (value, least) in sizes.items():
         if value < least:
             raise LaminaError(f"{name} must be at least {least}, not {value}")
     stored = plan(weights)
-    products = precision(compute or stored.other.products)
-    return Cost(arch, Setting(context, batch, stored, products, precision(cache), page, memory))
+    if stored.rules:
+        stored.check([f"{line.path}.{name}" for line in arch.bill(memory) for name in line.weights])
+    own = stored.other.products
+    products = precision(compute or (own if own in PRECISIONS else stored.other.name))
+    each = _patches(arch, patches) if images else 0
+    return Cost(arch, Setting(context, batch, stored, products, precision(cache), page, memory, images, each))
+
+
+def _patches(arch: Architecture, patches: int | None) -> int:
+    """Patches of an image: as given, or as the publisher states."""
+    encoders = [encoder for encoder in arch.encoders if encoder.modality == "image"]
+    if not encoders:
+        raise LaminaError("images: this architecture has no image encoder")
+    usual = next((encoder.input.usual for encoder in encoders if encoder.input.usual), None)
+    if (found := patches or usual) is None:
+        raise LaminaError("patches: how many patches an image has is not published here; give a number")
+    return found
 
 
 @dataclass(frozen=True)
@@ -111,10 +133,10 @@ class Cost:
         """What the state object of the batch holds: what the mechanisms need, and the tokens where keys go stale."""
         return self.total(self.state)
 
-    def state_at(self, context: int) -> int:
-        """Bytes of one sequence at another length."""
-        itemsize, memory = self.setting.cache.bits / 8, self.setting.memory
-        return self.total(lambda line: line.state_bytes(context, itemsize, memory))
+    def growth(self, context: int) -> int:
+        """Bytes that a token adds to `context` earlier ones; of an entry of several tokens, its share."""
+        itemsize = self.setting.cache.bits / 8
+        return self.total(lambda line: line.runs * sum(kept.growth(context, itemsize) for kept in line.keeps))
 
     @cached_property
     def paged_bytes(self) -> int:
@@ -142,6 +164,17 @@ class Cost:
 
     # -- FLOPs
 
+    def encoded(self, line: Line) -> int:
+        """FLOPs of encoding the images of a sequence, in one line."""
+        s = self.setting
+        return s.images * line.encoding_flops(s.patches) if self._sees(line) else 0
+
+    def _sees(self, line: Line) -> bool:
+        """Whether a line is of an encoder of images."""
+        if line.group != "encoder":
+            return False
+        return self.arch.encoders[int(line.path[len("encoders[") : line.path.index("]")])].modality == "image"
+
     def flops(self, line: Line, tokens: int, context: int) -> int:
         arch = self.arch
         if arch.bidirectional:
@@ -150,9 +183,13 @@ class Cost:
 
     @cached_property
     def prefill_flops(self) -> int:
-        """To read the contexts of the batch; of logits, those of the last token."""
-        s = self.setting
-        return s.batch * self.total(lambda line: self.flops(line, 1 if line.kind == "head" else s.context, 0))
+        """To read the contexts of the batch, and to encode its images; of logits, those of the last token."""
+        return self.setting.batch * self.total(self.prefilling)
+
+    def prefilling(self, line: Line) -> int:
+        """Of one line and one sequence."""
+        context = self.setting.context
+        return self.flops(line, min(1, context) if line.kind == "head" else context, 0) + self.encoded(line)
 
     @cached_property
     def decode_flops(self) -> int:
@@ -160,40 +197,48 @@ class Cost:
         return self.setting.batch * self.total(lambda line: self.flops(line, 1, self.setting.context))
 
     def training_flops(self, recompute: bool = False) -> int:
-        """Of a step on the batch: forward, and twice that backward; with recomputation blocks go forward twice."""
+        """Of a step on the batch: forward, and twice that backward; with recomputation blocks go forward twice.
+
+        Backward counts what gradients flow through: all, but for recursions, whose `gradient` says what.
+        """
         s = self.setting
 
         def step(line: Line) -> int:
             again = recompute and line.path.startswith("blocks")
-            return (4 if again else 3) * self.flops(line, s.context, 0)
+            forward = self.flops(line, s.context, 0)
+            return forward + (3 if again else 2) * forward * line.trained // max(1, line.runs) + 3 * self.encoded(line)
 
         return s.batch * self.total(step)
 
     # -- training memory
 
     def activation_bytes(self, recompute: bool = False) -> int:
-        """What a training step on the batch keeps between forward and backward.
+        """What a training step on the batch holds where it turns from forward to backward.
 
-        Inputs of products and norms, in the compute precision; of attention its output and one number a head
-        and token, no scores; the logits and their gradient in float32. With recomputation the input of every
-        block, and all of the largest block at once.
+        The inputs of products, norms and activations, once where several read the same, in the compute precision; of
+        a norm also a number or two a row; of attention queries, keys and values as they meet, the output, and one
+        number a head and token, no scores; of the logits their softmax and their gradient, in float32. Left out are
+        tokens, rotary angles and masks, which blocks share, and keys and values of a memory. With recomputation the
+        input of every block, and all of the largest block at once; what encodes images is not computed again.
         """
         s, arch = self.setting, self.arch
         itemsize = max(2.0, s.compute.bits / 8)
         logits = 2 * 4 * arch.vocab
-        outside = sum(line.runs * line.saved for line in self.bill if not line.path.startswith("blocks"))
+        outside = sum(line.trained * line.saved for line in self.bill if not line.path.startswith("blocks"))
         inside: dict[str, int] = {}
         passes: dict[str, int] = {}
         for line in self.bill:
             if line.path.startswith("blocks"):
                 span = line.path.split("]")[0]
                 inside[span] = inside.get(span, 0) + line.saved
-                passes[span] = line.runs
+                passes[span] = line.trained
         if recompute:
             blocks = sum(passes.values()) * arch.width + max(inside.values(), default=0)
         else:
             blocks = sum(passes[span] * inside[span] for span in inside)
-        return math.ceil(s.batch * s.context * ((outside + blocks) * itemsize + logits))
+        images = s.images * sum(line.encoding_saved(s.patches) for line in self.bill if self._sees(line))
+        ends, within = s.context * (outside * itemsize + logits), (s.context + arch.prefix) * blocks * itemsize
+        return math.ceil(s.batch * (ends + within + images * itemsize))
 
     def optimizer_bytes(self, optimizer: str = "adamw") -> int:
         """Weights, gradients and what the optimizer keeps.
@@ -209,7 +254,8 @@ class Cost:
         master = 0 if itemsize >= 4 else 4
 
         def held(line: Line) -> float:
-            matrices = numbers(shape for shape in line.weights.values() if len(shape) > 1)
+            dims = {name: 3 if name.startswith("experts.") else 2 for name in line.weights}
+            matrices = numbers(shape for name, shape in line.weights.items() if len(shape) == dims[name])
             one = matrices * line.times if optimizer == "muon" and line.path.startswith("blocks") else 0
             return line.parameters * (2 * itemsize + master + 8) - 4 * one
 
@@ -221,19 +267,19 @@ class Cost:
         """Bytes of weights that so many tokens, computed at once, read in one line.
 
         All but routed experts; of those, the ones that the tokens reach if each chooses at random:
-        E (1 - (1 - k / E)^tokens). Of an embedding table, a row for each token.
+        E (1 - (1 - k / E)^tokens). Of tables, a row for each token, but all where the head is the table; of encoders,
+        nothing. What is passed several times is read as often.
         """
-        s = self.setting
-        if line.group == "embedding":
-            tied = self.arch.head.tied
-            table = self.stored(line)
-            rows = tokens * sum(shape[-1] for shape in line.weights.values()) * s.weights.other.bits / 8
-            return table if tied else min(rows, table)
-        always = line.times * self.stored(line, experts=False)
-        if not line.experts:
-            return always
-        reached = 1 - (1 - line.chosen / line.experts) ** tokens
-        return always + line.times * reached * self.stored(line, experts=True)
+        if line.group == "encoder":
+            return 0
+        reached = 1 - (1 - line.chosen / line.experts) ** tokens if line.experts else 1.0
+        total = 0.0
+        for name, shape in line.weights.items():
+            nbytes = self.setting.weights.stored(f"{line.path}.{name}", shape)
+            if name in line.looked_up and not (name == "weight" and self.arch.head.tied):
+                nbytes *= min(1.0, tokens * line.looked_up[name] / numbers([shape]))
+            total += nbytes * (reached if name.startswith("experts.") else 1)
+        return max(line.times, line.runs) * total
 
     @cached_property
     def moved(self) -> dict[str, int]:
@@ -241,9 +287,8 @@ class Cost:
         s, itemsize = self.setting, self.setting.cache.bits / 8
 
         def state_read(line: Line) -> float:
-            return sum(
-                min(k.entries(s.context, s.memory), k.read or math.inf) * k.entry_bytes(itemsize) for k in line.keeps
-            )
+            kept = (k for k in line.keeps + line.borrows if line.path != "history")
+            return sum(min(k.entries(s.context, s.memory), k.read or math.inf) * k.entry_bytes(itemsize) for k in kept)
 
         def written(line: Line) -> float:
             return sum(k.entry_bytes(itemsize) / k.stride for k in line.keeps if k.each != "memory")
@@ -277,7 +322,7 @@ class Cost:
                 "active_parameters": line.active,
                 "weight_bytes": line.times * self.stored(line),
                 "state_bytes": self.state(line),
-                "prefill_flops": s.batch * self.flops(line, 1 if line.kind == "head" else s.context, 0),
+                "prefill_flops": s.batch * self.prefilling(line),
                 "decode_flops": s.batch * self.flops(line, 1, s.context),
             }
             for line in self.bill
@@ -295,12 +340,14 @@ class Cost:
                 "cache": s.cache.name,
                 "page": s.page,
                 "memory": s.memory,
+                "images": s.images,
+                "patches": s.patches,
             },
             "parameters": self.parameters,
             "weight_bytes": self.weight_bytes,
             "state": {
-                "per_token": self.state_at(1) - self.state_at(0),
-                "per_token_beyond": self.state_at(s.context + 1) - self.state_at(s.context),
+                "per_token": self.growth(0),
+                "per_token_beyond": self.growth(s.context),
                 "theoretical": self.total(lambda line: self.state(line) if line.path != "history" else 0),
                 "allocated": self.state_bytes,
                 "paged": self.paged_bytes,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lamina.arch.base import Node
+from lamina.arch.encoder import Encoder
 from lamina.arch.model import Architecture
 from lamina.arch.paths import parts, runs
 
@@ -26,11 +27,12 @@ class Diff(tuple[Difference, ...]):
         """The same, with blocks in which the same thing differs together: `blocks[0-3].mixer.heads`."""
         found: dict[tuple[str, str, str], tuple[Difference, list[int]]] = {}
         for difference in self:
-            place = re.match(r"blocks\[(\d+)\](.*)", difference.path)
-            key = (place[2] if place else difference.path, _shown(difference.left), _shown(difference.right))
-            found.setdefault(key, (difference, []))[1].extend([int(place[1])] if place else [])
+            place = re.match(r"((?:encoders\[\d+\]\.)?blocks)\[(\d+)\](.*)", difference.path)
+            path = f"{place[1]}[]{place[3]}" if place else difference.path
+            key = (path, _shown(difference.left), _shown(difference.right))
+            found.setdefault(key, (difference, []))[1].extend([int(place[2])] if place else [])
         return [
-            Difference(f"blocks[{runs(blocks)}]{path}" if blocks else path, first.left, first.right)
+            Difference(path.replace("[]", f"[{runs(blocks)}]", 1), first.left, first.right)
             for (path, _, _), (first, blocks) in found.items()
         ]
 
@@ -47,6 +49,8 @@ def diff(left: Architecture, right: Architecture) -> Diff:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, Encoder):
+        return f"{value.modality} encoder of {value.parameters():,} parameters"
     if isinstance(value, Node):
         return value.model_dump_json(exclude_defaults=True)
     return "none" if value is None else str(value)
@@ -73,6 +77,7 @@ def _compare(path: str, left: Any, right: Any) -> Iterator[Difference]:
 def _parts(value: Any) -> dict[str, Any] | None:
     """The parts of a value by the step that leads to each; None for one without parts."""
     if isinstance(value, tuple):
-        return {f"[{i}]": part for i, part in enumerate(value)} if any(isinstance(p, Node) for p in value) else None
+        nodes = not value or any(isinstance(p, Node) for p in value)
+        return {f"[{i}]": part for i, part in enumerate(value)} if nodes else None
     inner = parts(value)
     return None if inner is None else {f".{name}": part for name, part in inner.items()}

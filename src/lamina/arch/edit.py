@@ -90,17 +90,29 @@ def _in_blocks(
 def _at(value: Any, way: list[Step], path: str, change: Change) -> Any:
     """`value` with the part changed that the steps lead to."""
     name, rest = way[0].name, way[1:]
-    if way[0].index is not None:
-        raise LaminaError(f"{path}: {name} is not indexed; only blocks are")
     known = parts(value)
     if known is None or name not in known:
         raise unknown(path, name, value)
+    if way[0].index is not None:
+        return _in_row(value, way, path, change)
     if rest:
         return _with(value, name, _at(known[name], rest, path, change), path)
     new = _checked(path, lambda: change(known[name]))
     if isinstance(known[name], Branch) and isinstance(new, Op):
         new = _checked(path, lambda: known[name].replace(op=new))
     return _with(value, name, new, path)
+
+
+def _in_row(value: Any, way: list[Step], path: str, change: Change) -> Any:
+    """`value` with some of the parts changed that one of its fields holds in a row."""
+    name, index, row = way[0].name, way[0].index or "", getattr(value, way[0].name, None)
+    if not isinstance(row, tuple) or not all(isinstance(part, Node) for part in row):
+        raise LaminaError(f"{path}: {name} is not indexed; blocks, encoders and their steps are")
+    found = list(row)
+    for place in chosen(index, len(row), path):
+        old = row[place]
+        found[place] = _at(old, way[1:], path, change) if way[1:] else _checked(path, lambda old=old: change(old))
+    return _checked(path, lambda: value.replace(**{name: tuple(part for part in found if part is not None)}))
 
 
 def _with(value: Any, name: str, part: Any, path: str) -> Any:
@@ -146,8 +158,16 @@ def edited(arch: Architecture, text: str) -> Architecture:
                 f"{path}: @{ratio} is no ratio; accepted: @3:1, three changed and one kept, over and over"
             )
         many = (int(pair[1]), int(pair[2])) if pair else None
-        arch = replaced(arch, path.strip(), _change(value, arch.width, path), many)
+        arch = replaced(arch, path.strip(), _change(value, _width(arch, path.strip()), path), many)
     return arch
+
+
+def _width(arch: Architecture, path: str) -> int:
+    """That of the vectors a path's part reads: the decoder's, or an encoder's."""
+    first = steps(path)[0]
+    if first.name != "encoders" or first.index is None:
+        return arch.width
+    return arch.encoders[chosen(first.index, len(arch.encoders), path)[0]].width
 
 
 def _change(text: str, width: int, path: str) -> Change:

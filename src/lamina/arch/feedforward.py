@@ -9,7 +9,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from lamina.arch.base import Node, Op
 from lamina.arch.measure import Shape, Work, linear, matrices
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "xielu"]
+"""`quick_gelu` is x sigmoid(1.702 x)."""
 
 
 def learned(activation: Activation) -> dict[str, Shape]:

@@ -38,8 +38,11 @@ class Pairs(NamedTuple):
 
     def count(self, tokens: int, context: int, causal: bool = True) -> int:
         """How many pairs `tokens` new tokens after `context` earlier ones make."""
+        if not causal and self.chunk:
+            whole, rest = divmod(context + tokens, self.chunk)
+            return whole * self.chunk**2 + rest**2
         if not causal:
-            return tokens * (context + tokens)
+            return tokens * ((context + tokens) // self.stride)
         if self.chunk:
             return _within_chunks(context + tokens, self.chunk) - _within_chunks(context, self.chunk)
         if self.stride > 1:
@@ -91,6 +94,11 @@ class Kept(NamedTuple):
     def bytes(self, context: int, itemsize: float, memory: int = 0) -> int:
         """Bytes that a sequence of `context` tokens leaves."""
         return int(self.entries(context, memory) * self.entry_bytes(itemsize))
+
+    def growth(self, context: int, itemsize: float) -> float:
+        """Bytes that a token adds to `context` earlier ones; with a stride, its share of the next entry."""
+        full = self.each != "token" or (self.window is not None and context // self.stride >= self.window)
+        return 0.0 if full else self.entry_bytes(itemsize) / self.stride
 
 
 def seen(tokens: int, context: int, window: int | None) -> int:

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateA
 from lamina.arch.base import Node, Op, describe
 from lamina.arch.bill import Line, lines
 from lamina.arch.block import Block, kinds
+from lamina.arch.encoder import Encoder
 from lamina.arch.measure import Shape, Work, linear, numbers, within
 from lamina.arch.mixers import Attention
 from lamina.arch.ngrams import NgramTables
@@ -73,6 +74,13 @@ class Embedding(Node):
     def unused(self) -> int:
         """Parameters of the tables beside the token table that a token does not read."""
         return self.per_layer.unused() if self.per_layer else 0
+
+    def looked_up(self) -> dict[str, int]:
+        """How many numbers a token reads of each table, beside what it reads whole."""
+        rows = {"weight": self.width, "positions.weight": self.width, "task.weight": 0}
+        if self.per_layer:
+            rows["per_layer.table.weight"] = self.per_layer.blocks * self.per_layer.width
+        return {name: rows[name] for name in self.weights() if name in rows}
 
     def work(self) -> Work:
         """Forward FLOPs of matrix products."""
@@ -192,8 +200,9 @@ class Architecture(Node):
     `family` names the published layout (config keys, tensor names) it is read from and written to; `name` is
     a label: two architectures that differ in it alone are equal. The stack of blocks, with `norm` at its end, is
     passed `loops` times, each with a state of its own; an `exit_gate` scores after each whether to stop there.
-    `stream` is what branches read and write where it is more than one sum. `context` is the longest sequence the
-    publisher states, in tokens.
+    `stream` is what branches read and write where it is more than one sum. `encoders` turn images and sound into
+    vectors that it reads beside tokens; without them it is the text decoder alone. `context` is the longest sequence
+    the publisher states, in tokens.
     """
 
     name: str = ""
@@ -208,6 +217,7 @@ class Architecture(Node):
     exit_gate: bool = False
     stream: AnyStreams | None = None
     context: PositiveInt | None = None
+    encoders: tuple[Encoder, ...] = ()
     _bills: dict[int, tuple[Line, ...]] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
@@ -266,7 +276,8 @@ class Architecture(Node):
         """How many numbers are learned.
 
         Returns: total (tied weights once), active (what one token uses: the experts it is routed to, and of
-        an untied embedding table nothing is left out), embedding (token table, positions, tasks).
+        an untied embedding table nothing is left out; encoders are not used by a token of text), embedding (token
+        table, positions, tasks).
         """
         bill = self.bill()
         embedding = sum(line.parameters for line in bill if line.group == "embedding")
@@ -286,7 +297,8 @@ class Architecture(Node):
     def flops(self, tokens: int = 1, context: int = 0, memory: int = 0) -> int:
         """Forward FLOPs of `tokens` new tokens after `context` earlier ones; a multiply-accumulate is 2.
 
-        Matrix products only, without norms, activations and softmax; the logits of every new token are counted.
+        Matrix products only, without norms, activations and softmax; the logits of every new token are counted. The
+        tokens are of text: encoders do not run (see `Encoder.flops`).
         Where attention looks both ways, each pass reads all tokens again: earlier ones cost as much as new ones.
         """
         if min(tokens, context, memory) < 0:

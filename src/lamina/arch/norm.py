@@ -30,6 +30,10 @@ class RMSNorm(Node):
     def parameters(self, width: int) -> int:
         return width if self.weight else 0
 
+    def saved(self, width: int) -> int:
+        """Numbers that the backward pass needs: x, and one over its size."""
+        return width + 1
+
 
 class LayerNorm(Node):
     """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias.
@@ -46,6 +50,10 @@ class LayerNorm(Node):
 
     def parameters(self, width: int) -> int:
         return width * (1 + self.bias)
+
+    def saved(self, width: int) -> int:
+        """Numbers that the backward pass needs: x, its mean, and one over its deviation."""
+        return width + 2
 
 
 Norm = Annotated[RMSNorm | LayerNorm, Field(discriminator="kind")]

@@ -88,8 +88,9 @@ class Rotary(Node):
     ("interleaved"). With `learned`, each frequency is multiplied by e to the power of a learned number, dim / 2 of
     them that all blocks share (Mistral Large 4). `sections` are for tokens with several positions (time, height and
     width of an image patch): so many pairs turn by the first, so many by the second, and so on; in text all
-    positions are the same. Of the dim/2 pairs only the first `turning` turn, where not all do (Gemma 4 calls it
-    proportional). Source: arXiv 2104.09864; sections: 2409.12191.
+    positions are the same. `spread` says with which frequencies a section turns: with its part of one range, with a
+    whole range of its own ("each"), or with every second of one ("alternating"). Of the dim/2 pairs only the first
+    `turning` turn, where not all do (Gemma 4 calls it proportional). Source: arXiv 2104.09864; sections: 2409.12191.
     """
 
     kind: Literal["rotary"] = "rotary"
@@ -100,6 +101,7 @@ class Rotary(Node):
     learned: bool = False
     turning: PositiveInt | None = None
     sections: tuple[PositiveInt, ...] | None = None
+    spread: Literal["parts", "each", "alternating"] = "parts"
 
     @model_validator(mode="after")
     def _sizes(self) -> Rotary:

@@ -98,6 +98,13 @@ def cache_bytes(name: str) -> float:
     return precision(name).bits / 8
 
 
+TABLES = ("embedding", "head.weight")
+SMALL = ("router", "convolution", "depthwise", "grouped")
+"""Parts of paths to weights that nothing quantises, though they have two dimensions or more."""
+PARTS = ("embedding", "head", "mixer", "cross_attention", "feed_forward", "experts", "shared", "router", "norms")
+"""Parts that a plan may name although an architecture has none, so that one plan fits several."""
+
+
 class Plan(NamedTuple):
     """In which precision each weight is stored: the first pattern that a weight's path matches decides."""
 
@@ -108,25 +115,37 @@ class Plan(NamedTuple):
     def name(self) -> str:
         return ",".join([self.other.name, *(f"{pattern}={kind.name}" for pattern, kind in self.rules)])
 
+    def check(self, paths: Iterable[str]) -> None:
+        """Raises: LaminaError for a rule that none of these paths to weights matches, and that names no usual part."""
+        for pattern, kind in self.rules:
+            alone = Plan(((pattern, kind),), self.other)
+            if pattern not in PARTS and not any(alone.rule(path) for path in paths):
+                raise LaminaError(f"weights: {pattern!r} matches no weight; {closest(pattern, PARTS)}")
+
+    def rule(self, path: str) -> Precision | None:
+        """What the first rule that matches a path says."""
+        return next((k for p, k in self.rules if fnmatch(path, p) or p in path.replace("[", ".").split(".")), None)
+
     def of(self, path: str) -> Precision:
         """The precision of the weight at a path."""
-        for pattern, kind in self.rules:
-            if fnmatch(path, pattern) or pattern in path.replace("[", ".").split("."):
-                return kind
-        return self.other
+        return self.rule(path) or self.other
 
     def stored(self, path: str, shape: Shape) -> int:
-        """Bytes of one weight."""
+        """Bytes of one weight. Only matrices are quantised, by themselves or in a stack of experts."""
         kind = self.of(path)
-        table = any(word in path for word in ("embedding", "head.weight", "router"))
-        if len(shape) < 2 or (table and not kind.tables) or "convolution" in path or shape[-1] % kind.block:
-            kind = PRECISIONS[kind.rest] if not kind.whole else kind
+        if kind.whole:
+            return math.ceil(numbers([shape]) * kind.bits / 8)
+        one = shape[1:] if ".experts." in path else shape
+        table = not kind.tables and any(word in path for word in TABLES)
+        plain = not path.endswith("weight") or table or any(word in path for word in SMALL)
+        if len(one) < 2 or plain or one[-1] % kind.block:
+            return math.ceil(numbers([shape]) * PRECISIONS[kind.rest].bits / 8)
+        *stack, rows, columns = shape
         size = numbers([shape]) * kind.bits / 8
-        stack = numbers([shape[:-2]]) if len(shape) > 2 else 1
         if kind.tile:
-            size += 4 * stack * math.ceil(shape[-2] / kind.tile) * math.ceil(shape[-1] / kind.tile)
+            size += 4 * math.prod(stack) * math.ceil(rows / kind.tile) * math.ceil(columns / kind.tile)
         if kind.by_row:
-            size += 4 * numbers([shape[:-1]])
+            size += 4 * math.prod(stack) * rows
         return math.ceil(size)
 
 

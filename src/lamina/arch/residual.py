@@ -48,6 +48,18 @@ class AffineResidual(Residual):
         return 2 * width
 
 
+class LayerScale(Residual):
+    """x + s * out, with s a learned vector. Source: arXiv 2103.17239 (LayerScale)."""
+
+    kind: Literal["layer_scale"] = "layer_scale"
+
+    def weights(self, width: int) -> dict[str, Shape]:
+        return {"scale": (width,)}
+
+    def saved(self, width: int) -> int:
+        return width
+
+
 class GatedResidual(Residual):
     """a * x + b * out, with b = sigmoid(w / `temperature`), w learned, and a = sqrt(max(1 - b^2, `floor`)).
 
@@ -83,4 +95,6 @@ class LaurelResidual(Residual):
         return self.rank + width
 
 
-AnyResidual = Annotated[ScaledResidual | AffineResidual | GatedResidual | LaurelResidual, Field(discriminator="kind")]
+AnyResidual = Annotated[
+    ScaledResidual | AffineResidual | LayerScale | GatedResidual | LaurelResidual, Field(discriminator="kind")
+]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lamina.arch.base import Node
 from lamina.arch.block import Block, kinds
 from lamina.arch.edit import rewritten
+from lamina.arch.encoder import Encoder
 from lamina.arch.model import MaskedDiffusion
 from lamina.arch.patterns import folds
 from lamina.arch.position import LongRopeScaling
@@ -87,7 +88,25 @@ def _by(arch: Architecture, factor: float, keep: set[str]) -> Architecture:
     others = {name: scale.node(part) for name, part in parts if isinstance(part, Node)}
     if isinstance(objective := arch.objective, MaskedDiffusion):
         others["objective"] = objective.replace(mask_token=min(objective.mask_token, embedding.vocab - 1))
+    others["encoders"] = tuple(_encoder(encoder, factor, keep) for encoder in arch.encoders)
     return arch.replace(embedding=embedding, blocks=tuple(made[place] for place in places), **others)
+
+
+def _encoder(encoder: Encoder, factor: float, keep: set[str]) -> Encoder:
+    """An encoder at the same factor: blocks evenly chosen, the first of each kind and those that are read among them."""
+    different, places = kinds(encoder.blocks)
+    count = len(places) if "depth" in keep else min(len(places), max(1, round(len(places) * factor)))
+    chosen = {i * len(places) // count for i in range(count)} if places else set()
+    kept = sorted(chosen | set(encoder.taps) | {places.index(kind) for kind in range(len(different))})
+    scale = _Scale(factor, keep | {"vocab"})  # places of a picture are no vocabulary
+    made = [scale.node(block) for block in different]
+    fields: dict[str, Any] = {"blocks": tuple(made[places[at]] for at in kept)}
+    fields["taps"] = tuple(kept.index(tap) for tap in encoder.taps)
+    if encoder.norm_after:
+        fields["norm_after"] = sum(at < encoder.norm_after for at in kept)
+    for name in ("stem", "connector"):
+        fields[name] = tuple(scale.node(step) for step in getattr(encoder, name))
+    return encoder.replace(**fields)
 
 
 def _shortened(arch: Architecture, factor: float, keep: set[str]) -> Architecture:

@@ -26,8 +26,12 @@ def canonical(name: str) -> str | None:
     A model that shares an entry's architecture (its `also`) is known by its own name too.
     """
     plain = _plain(name)
-    found = {_plain(known): known for known in _entries()}.get(plain)
-    return found or _also().get(plain)
+    return _spellings().get(plain) or _also().get(plain)
+
+
+@functools.cache
+def _spellings() -> dict[str, str]:
+    return {_plain(known): known for known in _entries()}
 
 
 @functools.cache

@@ -56,7 +56,7 @@ def load(
         directory = path if path.is_dir() else path.parent
         file = open_directory(path) if path.is_dir() else open_safetensors(path)
         config = Config(read_json(directory / "config.json"), str(directory / "config.json"))
-        arch = read(config, directory.resolve().name)
+        arch = _text_decoder(read(config, directory.resolve().name), config)
         layout = family_of(config).layout_of(arch)
         model = _filled(arch, file, layout, dtype, device, config.ignored, progress)
         model.tokenizer = find_tokenizer(directory)
@@ -65,6 +65,15 @@ def load(
         model.token_ids = model.token_ids.joined(model.tokenizer)
     model.source_path = path
     return model
+
+
+def _text_decoder(arch: Architecture, config: Config) -> Architecture:
+    """An architecture without its encoders, which do not run yet; said among what is ignored."""
+    for i, encoder in enumerate(arch.encoders):
+        key = {"image": "vision_config", "audio": "audio_config"}[encoder.modality]
+        reason = f"the {encoder.modality} encoder can be priced and drawn, but not run yet"
+        config.ignored |= {f"encoders[{i}]": reason} | ({key: reason} if key in config else {})
+    return arch.replace(encoders=()) if arch.encoders else arch
 
 
 def _filled(

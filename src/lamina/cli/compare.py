@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lamina.cli.console import print_json, print_lines, print_table, say
+from lamina.cli.console import print_json, print_lines, print_table, say, working
 from lamina.cli.loading import Json
 from lamina.cli.options import takes
 from lamina.cli.setting import CostOptions, bounded
 from lamina.cli.show import architecture_of
+from lamina.report import words
 
 if TYPE_CHECKING:
     from lamina.arch import Architecture
@@ -45,10 +46,7 @@ def compare(
     columns = compare_columns(contexts, device is not None)
     rows = records(columns, entries)
     if html:
-        from lamina.report.html import write
-
-        write(archs, html, contexts=contexts, batch=options.batch, device=device, **options.precisions)
-        say(f"wrote {html}")
+        _report(archs, html, options)
     if json:
         print_json(rows)
         return
@@ -56,6 +54,21 @@ def compare(
     if device:
         count = f"{options.devices} x " if options.devices > 1 else ""
         print_lines(["", f">= are lower bounds on {count}{device.title}: no machine of its kind is faster"])
+
+
+def _report(archs: list[Architecture], path: Path, options: CostOptions) -> None:
+    """The HTML; its controls begin where the table is taken."""
+    from lamina import catalog
+    from lamina.report.html import write
+
+    known = {arch.name: catalog.canonical(arch.name) for arch in archs}
+    facts = {name: catalog.source(entry) for name, entry in known.items() if entry}
+    setting = {"context": options.contexts[0], "batch": options.batch, "plan": options.weights, "cache": options.cache}
+    if options.device not in (None, "auto"):
+        setting |= {"device": options.found().name, "count": options.devices}  # type: ignore[union-attr]
+    with working(f"writing {path}"):
+        nbytes = write(archs, path, setting, facts)
+    say(f"wrote {path} ({words.size(nbytes)})")
 
 
 def priced(arch: Architecture, context: int, options: CostOptions, device: Device | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import time
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ def load(source: str, dtype: str | None = None, device: str = "cpu") -> Model:
     """
     import lamina
 
+    gc.enable()
     started, terminal = time.perf_counter(), sys.stderr.isatty()
     if not terminal:
         say(f"loading {source}")

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from lamina.arch import Architecture, MoE, Op, RMSNorm
-from lamina.published import latent, rope
-from lamina.published.common import Family, Sizes, decoder, pre_norm, text_part
+from lamina.published import latent, rope, vision_more
+from lamina.published.common import Family, Sizes, decoder, pre_norm
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.experts import mixture, router, sparse_layers
 
 
@@ -47,10 +48,11 @@ def _v3_mixture(c: Config, s: Sizes) -> MoE:
 
 
 def read_v3(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision_more.kimi)
     s = latent.sizes(c, default_context=4096)
     op = latent.rotated(c, s, latent.attention(c, s), rope.parameters(c, 10000.0), latent.layout(c))
-    return blocks_around(c, "deepseek_v3", s, [op] * s.layers, _v3_mixture(c, s), sparse_layers(c, s.layers, 3))
+    arch = blocks_around(c, "deepseek_v3", s, [op] * s.layers, _v3_mixture(c, s), sparse_layers(c, s.layers, 3))
+    return arch.replace(encoders=encoders)
 
 
 def read_v32(c: Config) -> Architecture:

@@ -11,7 +11,7 @@ from lamina.published.config import Config
 
 
 def read(c: Config) -> Architecture:
-    c = text_part(c)
+    c = text_part(c, "images become tokens of the vocabulary through a tokenizer of their own")
     s = sizes(c, eps=1e-5, kv_heads=8, default_context=9216)
     norm, bias = RMSNorm(eps=s.eps), c.bool("attention_bias", False)
     attention = s.attention(rotary=s.rotary(c, 1_000_000.0), bias=bias, output_bias=bias)

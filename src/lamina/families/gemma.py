@@ -9,8 +9,9 @@ import math
 from typing import Any
 
 from lamina.arch import Architecture, Block, Branch, QKNorm, RMSNorm, Rotary
-from lamina.published import common, rope
+from lamina.published import common, rope, vision
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.rules import ATTENTION, GLU, MULTIMODAL, QK_NORMS, SANDWICH_NORMS, VISION, Layout
 from lamina.published.rules import decoder_rules as rules
 
@@ -58,11 +59,12 @@ def read_gemma2(c: Config) -> Architecture:
 
 
 def read_gemma3(c: Config) -> Architecture:
-    c = common.text_part(c)
+    c, encoders = split(c, vision.siglip)
     s = _sizes(c, 262208, 131072)
     rotary = {kind: rope.rotary(c, v, s.head_dim, s.context) for kind, v in two_bases(c).items()}
     c.ignore("follows from layer_types", "_sliding_window_pattern")
-    return _read(c, "gemma3", s, rotary, c.count("sliding_window_pattern", 6), (None, None), qk_norm=True)
+    arch = _read(c, "gemma3", s, rotary, c.count("sliding_window_pattern", 6), (None, None), qk_norm=True)
+    return arch.replace(encoders=encoders)
 
 
 def two_bases(c: Config) -> dict[str, dict[str, Any]]:

@@ -52,7 +52,7 @@ def per_layer_inputs(c: Config, layers: int, norm: RMSNorm, width: int) -> PerLa
 
 
 def read(c: Config) -> Architecture:
-    c = text_part(c)
+    c = text_part(c, "a MobileNet and an encoder of sound stand beside the text decoder, and are not read")
     inners = each_layer(c, "intermediate_size", [16384] * c.count("num_hidden_layers", most=1 << 12))
     ignored, c = c.ignored, Config(c.data | {"intermediate_size": inners[0]}, c.where)
     c.ignored = ignored

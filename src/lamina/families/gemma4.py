@@ -1,4 +1,4 @@
-"""Gemma 4 (text): keys that are the values too, heads that are larger where there is no window, experts beside a GLU.
+"""Gemma 4: keys that are the values too, heads that are larger where there is no window, experts beside a GLU.
 
 Source: the published configs and the reference.
 """
@@ -22,9 +22,10 @@ from lamina.arch import (
     Router,
 )
 from lamina.families.gemma3n import ACTIVATION, kv_sources, per_layer_inputs
-from lamina.published import rope
-from lamina.published.common import Family, Sizes, alternating, decoder, sizes, text_part
+from lamina.published import audio, rope, vision
+from lamina.published.common import Family, Sizes, alternating, decoder, sizes
 from lamina.published.config import Config
+from lamina.published.encoders import split
 
 FULL, SLIDING = rope.LAYER_TYPES
 
@@ -79,7 +80,7 @@ def _feed_forward(glu: GLU, experts: MoE | None, norm: RMSNorm) -> Branch:
 
 
 def read(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision.gemma4, audio.gemma4)
     s = sizes(c, 1e-6, "hidden_activation", ACTIVATION, head_dim=256, kv_heads=4, default_context=131072, vocab=262144)
     c.only("use_bidirectional_attention", "vision")  # of image tokens; those of text look back
     c.ignore("an older name of moe_intermediate_size, which is what counts", "expert_intermediate_size")
@@ -104,7 +105,7 @@ def read(c: Config) -> Architecture:
     blocks = [made[layer] for layer in layers]
     softcap, scale = c.float("final_logit_softcapping", None), math.sqrt(s.width)
     arch = decoder(c, "gemma4", s, blocks, norm, tied=True, embedding_scale=scale, softcap=softcap)
-    return arch.replace(embedding=arch.embedding.replace(per_layer=inputs))
+    return arch.replace(embedding=arch.embedding.replace(per_layer=inputs), encoders=encoders)
 
 
 FAMILIES = (Family("gemma4", ("gemma4_text", "gemma4"), read),)

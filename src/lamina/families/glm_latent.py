@@ -16,9 +16,10 @@ from lamina.arch import (
 )
 from lamina.errors import LaminaError
 from lamina.families.deepseek import blocks_around
-from lamina.published import latent, rope
-from lamina.published.common import Family, text_part
+from lamina.published import latent, rope, vision_more
+from lamina.published.common import Family
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.experts import mixture, router, sparse_layers
 
 
@@ -52,7 +53,7 @@ def with_choices(c: Config, op: LatentAttention, layers: int) -> list[LatentAtte
 
 
 def read_next(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision_more.glm)
     s = latent.sizes(c, eps=1e-5, default_context=1048576)
     norm, clamp = RMSNorm(eps=s.eps), Clamp(limit=c.float("swiglu_limit", 10.0))
     if s.activation != "silu":
@@ -77,7 +78,7 @@ def read_next(c: Config) -> Architecture:
         joining="mean",
     )
     arch = blocks_around(c, "glm5_next", s, mixers, moe, sparse_layers(c, s.layers, 3))
-    return arch.replace(stream=stream)
+    return arch.replace(stream=stream, encoders=encoders)
 
 
 def _delta(c: Config, norm: RMSNorm) -> KimiDeltaAttention:

@@ -80,7 +80,7 @@ def _feed_forwards(c: Config, s: Sizes) -> list[GLU | MoE]:
 
 def read(c: Config) -> Architecture:
     c.ignore("multi-token-prediction layers are not built yet", "mtp_config")
-    c = text_part(c)
+    c = text_part(c, "the encoders merge patches and sound step by step, and are not read")
     one_name(c, ALIASES)
     s = sizes(c, kv_heads=8, head_dim=128, inner=24576, default_context=131072)
     norm, filter_ = RMSNorm(eps=s.eps), ShortFilter(kernel=c.count("conv_kernel_size", 4))

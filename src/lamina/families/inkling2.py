@@ -20,8 +20,10 @@ from lamina.arch import (
 )
 from lamina.errors import LaminaError
 from lamina.families.inkling import ALIASES, attentions, layer_kinds, padded, temperature
-from lamina.published.common import Family, Sizes, decoder, sizes, text_part
+from lamina.published import vision_more
+from lamina.published.common import Family, Sizes, decoder, sizes
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.experts import one_name, router
 
 MORE_ALIASES = ALIASES | {"moe_intermediate_size": ("intermediate_size",)}
@@ -37,7 +39,7 @@ def _mixture(c: Config, s: Sizes) -> MoE:
 
 
 def read(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision_more.inkling2)
     one_name(c, MORE_ALIASES)
     s = sizes(c, kv_heads=8, head_dim=128, inner=1, default_context=1048576)
     norm, kernel = RMSNorm(eps=s.eps), c.count("conv_kernel_size", 4)
@@ -76,7 +78,7 @@ def read(c: Config) -> Architecture:
     softcap = c.float("final_logit_softcapping", 30.0)
     c.count("unpadded_vocab_size", None)
     arch = decoder(c, "inkling2", s, [blocks[kind] for kind in kinds], norm, softcap=softcap)
-    return padded(c, arch.replace(stream=stream), s.eps, 200058)
+    return padded(c, arch.replace(stream=stream, encoders=encoders), s.eps, 200058)
 
 
 FAMILIES = (Family("inkling2", ("inkling2_text", "inkling2"), read),)

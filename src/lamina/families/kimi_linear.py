@@ -18,7 +18,7 @@ KINDS = ("full_attention", "linear_attention")
 
 
 def read(c: Config) -> Architecture:
-    c = text_part(c)
+    c = text_part(c, "the image encoder stands beside the text decoder, and is not read: its connector is not public")
     respelt(c, "max_position_embeddings", "model_max_length")
     squash = _squash(c)
     s = latent.sizes(c, eps=1e-5, default_context=1048576)

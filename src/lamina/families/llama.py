@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from lamina.arch import Architecture, RMSNorm
-from lamina.published import rope
+from lamina.published import rope, vision
 from lamina.published.common import (
     Family,
     alternating,
@@ -19,10 +19,10 @@ from lamina.published.common import (
     pre_norm,
     rope_keys,
     sizes,
-    text_part,
     windows,
 )
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.rules import (
     ATTENTION,
     COMPUTED,
@@ -62,12 +62,12 @@ def write_llama(arch: Architecture) -> dict[str, Any]:
 
 def read_mistral(c: Config) -> Architecture:
     """Every layer has the same window, or none."""
-    c = text_part(c)
+    c, encoders = split(c, vision.pixtral)
     s = sizes(c, kv_heads=8, default_context=131072)
     window = c.count("sliding_window", None) if "sliding_window" in c.data else 4096
     norm = RMSNorm(eps=s.eps)
     block = pre_norm(s.attention(rotary=s.rotary(c), window=window), s.glu(), norm)
-    return decoder(c, "mistral", s, [block] * s.layers, norm)
+    return decoder(c, "mistral", s, [block] * s.layers, norm).replace(encoders=encoders)
 
 
 def write_mistral(arch: Architecture) -> dict[str, Any]:

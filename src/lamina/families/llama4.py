@@ -1,4 +1,4 @@
-"""Llama 4's text decoder: rotated layers see their own chunk, every fourth has no positions and sees everything.
+"""Llama 4: rotated layers see their own chunk, every fourth has no positions and sees everything.
 
 Experts are sigmoid-weighed on what they read; queries and keys of rotated layers are normalised after rotation;
 queries of the others are sharpened with length (arXiv 2501.19399). Source: the published configs.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from lamina.arch import Architecture, LengthTemperature, QKNorm, RMSNorm
 from lamina.errors import LaminaError
-from lamina.published.common import Family, decoder, pre_norms, sizes, text_part
+from lamina.published import vision
+from lamina.published.common import Family, decoder, pre_norms, sizes
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.experts import mixture, router
 
 KINDS = ("full_attention", "chunked_attention")
@@ -25,7 +27,7 @@ def _rotated(c: Config, layers: int) -> list[bool]:
 
 
 def read(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision.llama4, always="text_config" in c)
     s = sizes(c, eps=1e-5, kv_heads=8, head_dim=128, default_context=131072)
     rotary, bias = s.rotary(c, 500_000.0, layout="interleaved"), c.bool("attention_bias", False)
     qk_norm = QKNorm(norm=RMSNorm(eps=s.eps, weight=False), after_rotary=True) if c.bool("use_qk_norm", True) else None
@@ -50,7 +52,8 @@ def read(c: Config) -> Architecture:
     seen = {"full_attention": None, "chunked_attention": chunk}
     mixers = [by_position[t].replace(chunk=seen[kind]) for t, kind in zip(turned, kinds, strict=True)]
     feed_forwards = [experts if i in sparse else dense for i in range(s.layers)]
-    return decoder(c, "llama4", s, pre_norms(mixers, feed_forwards, norm), norm)
+    arch = decoder(c, "llama4", s, pre_norms(mixers, feed_forwards, norm), norm)
+    return arch.replace(encoders=encoders)
 
 
 FAMILIES = (Family("llama4", ("llama4", "llama4_text"), read),)

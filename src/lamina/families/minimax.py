@@ -1,4 +1,4 @@
-"""MiniMax-M2 (softmax attention, experts in every layer) and MiniMax-M3's text decoder (block-sparse attention).
+"""MiniMax-M2 (softmax attention, experts in every layer) and MiniMax-M3 (block-sparse attention).
 
 Source: their published configs; the clamped SwiGLU of M3 is arXiv 2508.10925.
 Differs: the reference of M3 rotates whole heads where `partial_rotary_factor` is missing, whatever `rotary_dim`
@@ -11,9 +11,10 @@ from typing import Any
 
 from lamina.arch import GLU, Architecture, BlockIndexer, Clamp, QKNorm, RMSNorm, Rotary
 from lamina.errors import LaminaError
-from lamina.published import rope
-from lamina.published.common import Family, Sizes, decoder, pre_norm, pre_norms, sizes, text_part
+from lamina.published import rope, vision_more
+from lamina.published.common import Family, Sizes, decoder, pre_norm, pre_norms, sizes
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.experts import mixture, router, sparse_layers
 
 MTP = "multi-token-prediction layers are not built yet"
@@ -73,7 +74,7 @@ def _indexer(c: Config, s: Sizes, rotary: Rotary, norm: RMSNorm) -> tuple[BlockI
 
 
 def read_m3(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision_more.minimax)
     c.only("hidden_act", ("silu", "swigluoai"))
     c, ignored = Config(c.data | {"hidden_act": "silu"}, c.where), c.ignored  # the clamp below says the rest
     c.ignored = ignored
@@ -97,7 +98,8 @@ def read_m3(c: Config) -> Architecture:
     dense = expert.replace(inner=c.count("dense_intermediate_size", 12288))
     mixers = [full.replace(blocks=indexer) if picks else full for picks in chosen]
     feed_forwards = [experts if has else dense for has in sparse_layers(c, s.layers)]
-    return decoder(c, "minimax_m3", s, pre_norms(mixers, feed_forwards, norm), norm)
+    arch = decoder(c, "minimax_m3", s, pre_norms(mixers, feed_forwards, norm), norm)
+    return arch.replace(encoders=encoders)
 
 
 FAMILIES = (

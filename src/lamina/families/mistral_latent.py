@@ -10,9 +10,10 @@ from typing import Any
 from lamina.arch import Architecture, LayerNorm, LearnedTemperature, RMSNorm
 from lamina.errors import LaminaError
 from lamina.families.deepseek import blocks_around
-from lamina.published import latent, rope
-from lamina.published.common import Family, Sizes, text_part
+from lamina.published import latent, rope, vision
+from lamina.published.common import Family, Sizes
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.experts import mixture, router, sparse_layers
 
 SMALL_ROTARY = {
@@ -40,7 +41,7 @@ def _rotary(c: Config, usual: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_small(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision.pixtral)
     s = latent.sizes(c, default_context=1048576)
     op = latent.attention(c, s, query_latent=1024, latent=256, plain=64)
     values = _rotary(c, SMALL_ROTARY)
@@ -48,11 +49,12 @@ def read_small(c: Config) -> Architecture:
     op = op.replace(temperature=latent.length_temperature(c, values))
     op = latent.rotated(c, s, op, values, latent.layout(c), dim=op.head_dim)
     moe = mixture(c, s, router(c, 128, 4), 2048, shared=1)
-    return blocks_around(c, "mistral4", s, [op] * s.layers, moe, sparse_layers(c, s.layers))
+    arch = blocks_around(c, "mistral4", s, [op] * s.layers, moe, sparse_layers(c, s.layers))
+    return arch.replace(encoders=encoders)
 
 
 def read_large(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision.pixtral)
     s = latent.sizes(c, eps=1e-5, default_context=1048576)
     c.only("norm_topk_prob", True)
     c.only("rope_interleave", True)
@@ -78,7 +80,8 @@ def read_large(c: Config) -> Architecture:
         ops.append(base.replace(indexer=indexer, kv_from=sources[i]))
     moe = mixture(c, s, router(c, 128, 4), 6144, shared=1)
     softcap = c.float("final_logit_softcapping", 30.0)
-    return blocks_around(c, "mistral_large4", s, ops, moe, sparse_layers(c, s.layers, 1), softcap=softcap)
+    arch = blocks_around(c, "mistral_large4", s, ops, moe, sparse_layers(c, s.layers, 1), softcap=softcap)
+    return arch.replace(encoders=encoders)
 
 
 def _sources(c: Config, s: Sizes, turn: list[int]) -> list[int | None]:

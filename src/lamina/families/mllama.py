@@ -1,4 +1,4 @@
-"""The decoder of Llama 3.2 Vision: cross-attention blocks, gated by tanh, among Llama's.
+"""Llama 3.2 Vision: cross-attention blocks, gated by tanh, among Llama's.
 
 Source: arXiv 2407.21783, section 7.
 """
@@ -9,13 +9,15 @@ from typing import Any
 
 from lamina.arch import Architecture, Block, Branch, CrossAttention, QKNorm, RMSNorm
 from lamina.errors import LaminaError
-from lamina.published.common import Family, common_keys, decoder, pre_norm, rope_keys, sizes, text_part
+from lamina.published import vision
+from lamina.published.common import Family, common_keys, decoder, pre_norm, rope_keys, sizes
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.rules import ATTENTION, GLU, MULTIMODAL, PRE_NORMS, VISION, Layout, Rule, decoder_rules
 
 
 def read(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision.mllama)
     s = sizes(c, eps=1e-5, kv_heads=8, default_context=131072)
     norm = RMSNorm(eps=s.eps)
     plain = pre_norm(s.attention(rotary=s.rotary(c, 500_000.0)), s.glu(), norm)
@@ -37,7 +39,7 @@ def read(c: Config) -> Architecture:
         if not isinstance(layer, int) or not 0 <= layer < s.layers:
             raise LaminaError(f"{c.where}: cross_attention_layers holds {layer!r}; layers are 0 to {s.layers - 1}")
     arch = decoder(c, "mllama", s, [gated if i in layers else plain for i in range(s.layers)], norm)
-    return arch.replace(embedding=arch.embedding.replace(placeholders=8))
+    return arch.replace(embedding=arch.embedding.replace(placeholders=8), encoders=encoders)
 
 
 def write(arch: Architecture) -> dict[str, Any]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from lamina.arch import Architecture, Block, Branch, QKNorm, RMSNorm
 from lamina.errors import LaminaError
-from lamina.published import rope
-from lamina.published.common import Family, decoder, sizes, text_part
+from lamina.published import rope, vision_more
+from lamina.published.common import Family, decoder, sizes
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.experts import key_of
 
 
 def read(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision_more.molmo)
     eps_key = key_of(c, "rms_norm_eps", "layer_norm_eps")
     s = sizes(c, eps_key=eps_key, kv_heads=8, head_dim=128, default_context=36864)
     c.ignore("training", "embedding_dropout", "residual_dropout")
@@ -34,7 +35,7 @@ def read(c: Config) -> Architecture:
     blocks = [made[scaled if i in listed else scaled.replace(scaling=None)] for i in range(s.layers)]
     extra = c.count("additional_vocab_size", 128, least=0)
     arch = decoder(c, "molmo2", s, blocks, norm)
-    return arch.replace(embedding=arch.embedding.replace(placeholders=extra))
+    return arch.replace(embedding=arch.embedding.replace(placeholders=extra), encoders=encoders)
 
 
 FAMILIES = (Family("molmo2", ("molmo2", "molmo2_text"), read),)

@@ -10,9 +10,10 @@ from typing import Any
 
 from lamina.arch import Architecture, Attention, Block, Branch, GatedResidual, MoE, QKNorm, RMSNorm
 from lamina.errors import LaminaError
-from lamina.published import rope
-from lamina.published.common import Family, Sizes, decoder, sizes, text_part
+from lamina.published import audio, rope, vision_more
+from lamina.published.common import Family, Sizes, decoder, sizes
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.experts import router, sparse_layers
 
 
@@ -45,19 +46,18 @@ def _decoder(c: Config, family: str, s: Sizes, blocks: list[Block], output_scale
 
 
 def read_glimmer(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision_more.muse)
     s = sizes(c, eps=1e-5, activation_key="hidden_activation", kv_heads=2, head_dim=128, default_context=131072)
     after = RMSNorm(eps=c.float("post_norm_eps", 1e-8), offset=1.0)
     around = {"before": RMSNorm(eps=s.eps, offset=1.0), "after": after}
     attentions = _attentions(c, s, 10000.0, scale=c.float("qk_scale_factor", 3.87) * s.head_dim**-0.5)
     made = {op: Block(branches=tuple(Branch(op=part, **around) for part in (op, s.glu()))) for op in set(attentions)}
-    return _decoder(
-        c, "muse_glimmer", s, [made[op] for op in attentions], c.float("output_multiplier", 0.19611613513818404)
-    )
+    scale = c.float("output_multiplier", 0.19611613513818404)
+    return _decoder(c, "muse_glimmer", s, [made[op] for op in attentions], scale).replace(encoders=encoders)
 
 
 def read_spark(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision_more.muse, audio.muse)
     s = sizes(c, eps=1e-5, kv_heads=16, head_dim=64, default_context=1048576)
     scale, post = c.float("output_multiplier", 0.1767766952966369), c.float("post_norm_eps", 1e-8)
     before, plain = RMSNorm(eps=s.eps, offset=1.0), RMSNorm(eps=post, weight=False)
@@ -87,7 +87,7 @@ def read_spark(c: Config) -> Architecture:
         )
         for op, sparse in set(layers)
     }
-    return _decoder(c, "muse_spark", s, [made[layer] for layer in layers], scale)
+    return _decoder(c, "muse_spark", s, [made[layer] for layer in layers], scale).replace(encoders=encoders)
 
 
 FAMILIES = (

@@ -6,18 +6,17 @@ Source: the published Persimmon 8B and Fuyu 8B and the reference's code.
 from __future__ import annotations
 
 from lamina.arch import MLP, Architecture, LayerNorm, QKNorm
-from lamina.published import rope
-from lamina.published.common import Family, decoder, pre_norm, sizes, text_part
+from lamina.published import rope, vision_more
+from lamina.published.common import Family, decoder, pre_norm, sizes
 from lamina.published.config import Config
+from lamina.published.encoders import split
 
 
 def read(c: Config) -> Architecture:
-    if c.data.get("model_type") == "fuyu" and "text_config" not in c:
-        c.ignore("the image encoder is not part of the text decoder", "image_size", "patch_size", "num_channels")
-        c.ignore("the image encoder is not part of the text decoder", "image_token_id")
-    text = text_part(c)
+    fuyu = c.data.get("model_type") == "fuyu"
+    text, encoders = split(c, *[vision_more.fuyu] * fuyu, always=fuyu)
     s = sizes(text, eps=1e-5, activation="relu2", eps_key="layer_norm_eps", default_context=16384)
-    values = rope.parameters(text, 25000.0 if text is c and c.data.get("model_type") == "fuyu" else 10000.0)
+    values = rope.parameters(text, 25000.0 if text is c and fuyu else 10000.0)
     values.setdefault("partial_rotary_factor", 0.5)
     norm = LayerNorm(eps=s.eps)
     text.only("num_key_value_heads", s.heads)
@@ -28,7 +27,7 @@ def read(c: Config) -> Architecture:
         output_bias=True,
     )
     block = pre_norm(attention, MLP(inner=s.inner, activation=s.activation, bias=True), norm)  # type: ignore[arg-type]
-    return decoder(text, "persimmon", s, [block] * s.layers, norm)
+    return decoder(text, "persimmon", s, [block] * s.layers, norm).replace(encoders=encoders)
 
 
 FAMILIES = (Family("persimmon", ("persimmon", "fuyu"), read),)

@@ -19,9 +19,10 @@ from lamina.arch import (
 from lamina.arch.base import Op
 from lamina.errors import LaminaError
 from lamina.families.qwen_next import experts
-from lamina.published import rope
-from lamina.published.common import Family, Sizes, decoder, sizes, text_part
+from lamina.published import rope, vision
+from lamina.published.common import Family, Sizes, decoder, sizes
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.experts import router
 from lamina.published.recurrent import delta_net, ignore_running, kinds
 
@@ -77,7 +78,7 @@ def _memory(c: Config, s: Sizes, norm: RMSNorm, found: list[str]) -> NgramMemory
 
 def read(c: Config) -> Architecture:
     """No norm stands before a branch or at the end: reading the streams normalises them."""
-    c = text_part(c)
+    c, encoders = split(c, vision.qwen3)
     s = sizes(c, kv_heads=2, head_dim=256, default_context=32768, inner=c.count("moe_intermediate_size", 512))
     norm, gate = RMSNorm(eps=s.eps, offset=1.0), c.choice("output_gate_type", ("sigmoid", "silu"), "silu")
     c.only("hidden_act", "silu")  # the reference takes it for the short convolution too
@@ -100,7 +101,7 @@ def read(c: Config) -> Architecture:
     routed = experts(c, s, router(c, experts=512, active=10))
     blocks = {kind: Block(branches=(Branch(op=op), Branch(op=routed))) for kind, op in made.items()}
     arch = decoder(c, "qwen4_exp", s, [blocks[kind] for kind in found], norm)
-    return arch.replace(norm=None, stream=stream)
+    return arch.replace(norm=None, stream=stream, encoders=encoders)
 
 
 FAMILIES = (Family("qwen4_exp", ("qwen4_exp_text", "qwen4_exp"), read),)

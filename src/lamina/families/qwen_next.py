@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from lamina.arch import Architecture, MoE, QKNorm, RMSNorm, Router
 from lamina.arch.base import Op
-from lamina.published import rope
-from lamina.published.common import Family, Sizes, decoder, pre_norm, sizes, text_part
+from lamina.published import rope, vision
+from lamina.published.common import Family, Sizes, decoder, pre_norm, sizes
 from lamina.published.config import Config
+from lamina.published.encoders import split
 from lamina.published.experts import router, sparse_layers
 from lamina.published.recurrent import delta_net, ignore_running
 
@@ -60,19 +61,20 @@ def read_next(c: Config) -> Architecture:
 
 
 def read_dense(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision.qwen3)
     s = sizes(c, kv_heads=4, head_dim=256, default_context=32768)
     c.only("output_gate_type", ("silu", "swish"))
-    return _read(c, "qwen3_5", s, [s.glu()] * s.layers)
+    return _read(c, "qwen3_5", s, [s.glu()] * s.layers).replace(encoders=encoders)
 
 
 def read_moe(c: Config) -> Architecture:
-    c = text_part(c)
+    c, encoders = split(c, vision.qwen3)
     s = sizes(c, kv_heads=2, head_dim=256, default_context=32768, inner=c.count("moe_intermediate_size", 512))
     c.only("norm_topk_prob", True)
     c.only("output_gate_type", ("silu", "swish"))
     c.only("mlp_only_layers", ([],))
-    return _read(c, "qwen3_5_moe", s, [experts(c, s, router(c, experts=256, active=8))] * s.layers)
+    routed = experts(c, s, router(c, experts=256, active=8))
+    return _read(c, "qwen3_5_moe", s, [routed] * s.layers).replace(encoders=encoders)
 
 
 FAMILIES = (

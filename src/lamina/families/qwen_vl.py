@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from lamina.arch import Architecture, RMSNorm
 from lamina.errors import LaminaError
-from lamina.published import rope
-from lamina.published.common import Family, Sizes, decoder, pre_norm, sizes, text_part
+from lamina.published import rope, vision
+from lamina.published.common import Family, Sizes, decoder, pre_norm, sizes
 from lamina.published.config import Config
-
-ENCODER = ("vision_config", "image_token_id", "video_token_id", "vision_token_id", "vision_start_token_id")
+from lamina.published.encoders import split
 
 
 def _rotary(c: Config, s: Sizes):
@@ -24,8 +23,7 @@ def _rotary(c: Config, s: Sizes):
 
 
 def read(c: Config) -> Architecture:
-    c.ignore("the image encoder is not part of the text decoder", *ENCODER, "vision_end_token_id")
-    c = text_part(c)
+    c, encoders = split(c, vision.qwen2)
     s = sizes(c, eps=1e-5, kv_heads=8, default_context=32768)
     if s.head_dim * s.heads != s.width:
         raise LaminaError(f"{c.where}: head_dim ({s.head_dim}) must be hidden_size / num_attention_heads")
@@ -41,7 +39,7 @@ def read(c: Config) -> Architecture:
         kind: pre_norm(s.attention(rotary=rotary, window=seen, bias=True), s.glu(), norm)
         for kind, seen in (("full_attention", None), ("sliding_attention", window))
     }
-    return decoder(c, "qwen2_vl", s, [made[kind] for kind in kinds], norm)
+    return decoder(c, "qwen2_vl", s, [made[kind] for kind in kinds], norm).replace(encoders=encoders)
 
 
 FAMILIES = (Family("qwen2_vl", ("qwen2_vl", "qwen2_vl_text"), read),)

@@ -100,7 +100,7 @@ def _feed_forwards(c: Config, s: Sizes) -> list[Op]:
 
 
 def read(c: Config) -> Architecture:
-    c = text_part(c)
+    c = text_part(c, "the image encoder stands beside the text decoder, and is not read")
     one_name(c, ALIASES)
     s = sizes(c, eps=1e-5, kv_heads=8, head_dim=128, default_context=128000)
     for key in TRUE:

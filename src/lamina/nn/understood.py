@@ -57,6 +57,10 @@ ALLOWED: dict[tuple[type[Node], str], tuple[Any, ...]] = {
 
 def check(arch: Architecture) -> None:
     """Raises: LaminaError, naming the first part or field that can be priced and drawn, but not run yet."""
+    if arch.encoders:
+        raise LaminaError(
+            "encoders can be priced and drawn, but not run yet; arch.replace(encoders=()) is its text decoder"
+        )
     for path, what in (*not_understood(arch), *_at_odds(arch)):
         raise LaminaError(f"{path} ({what}) can be priced and drawn, but not run yet")
 

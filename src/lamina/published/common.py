@@ -30,6 +30,7 @@ ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
     "relu": "relu",
     "relu2": "relu2",
     "xielu": "xielu",
@@ -125,12 +126,15 @@ def sizes(
     )
 
 
-def text_part(config: Config) -> Config:
-    """The text decoder's config within a multimodal one; a text config as it is."""
+def text_part(config: Config, beside: str = "the image encoder is not part of the text decoder") -> Config:
+    """The text decoder's config within a multimodal one, of which nothing else is read; a text config as it is.
+
+    `beside` says why what stands beside it is passed over; families whose encoders are read use `encoders.split`.
+    """
     if "text_config" not in config:
         return config
     outer = set(config.data) - {"text_config", "model_type"}
-    config.ignore("the image encoder is not part of the text decoder", *outer)
+    config.ignore(beside, *outer)
     text = config.sub("text_config")
     text.data.setdefault("tie_word_embeddings", config.data.get("tie_word_embeddings"))
     return text

@@ -58,7 +58,7 @@ def described(left: Architecture, right: Architecture) -> list[Change]:
         changes += _said(title, _per_block(left, say), _per_block(right, say))
     changes += _said("residual", _joinings(left), _joinings(right))
     changes += _values("final norm", [left.norm], [right.norm])
-    return [*changes, *_values("head", [left.head], [right.head])]
+    return [*changes, *_values("head", [left.head], [right.head]), *_encoders(left, right)]
 
 
 def _said(aspect: str, left: Sequence[str], right: Sequence[str]) -> Iterator[Change]:
@@ -118,8 +118,15 @@ def _whole(left: Architecture, right: Architecture) -> Iterator[Change]:
         yield from _said(title, [_text(ours)], [_text(theirs)])
     yield from _values("embedding", [left.embedding], [right.embedding], skip=("vocab", "width"))
     for name in type(left).model_fields:
-        if name not in ("name", "family", "embedding", "blocks", "norm", "head", "context"):
+        if name not in ("name", "family", "embedding", "blocks", "norm", "head", "context", "encoders"):
             yield from _values(_title_of(name), [getattr(left, name)], [getattr(right, name)])
+
+
+def _encoders(left: Architecture, right: Architecture) -> Iterator[Change]:
+    """What encodes images and sound, each as a whole."""
+    sides = [{words.encoders.title(e): words.encoders.sentence(e) for e in arch.encoders} for arch in (left, right)]
+    for title in dict.fromkeys((*sides[0], *sides[1])):
+        yield from _said(title, *([side[title]] if title in side else ["none"] for side in sides))
 
 
 def _roles(arch: Architecture) -> list[str]:

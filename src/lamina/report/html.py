@@ -14,9 +14,11 @@ from typing import Any
 from markupsafe import Markup
 
 from lamina.arch import Architecture
+from lamina.arch.precision import plan, precision
+from lamina.machine import Device, device
 from lamina.report.sheet import sheet
 from lamina.report.site import pages
-from lamina.report.site.profile import choices, profile
+from lamina.report.site.profile import Choices, profile
 from lamina.report.site.strip import strip
 
 SCRIPTS = ("words", "cost", "charts", "figures", "settings", "compare", "difference", "diff")
@@ -30,8 +32,10 @@ def write(
 ) -> int:
     """Writes the report, whole or not at all; its size in bytes.
 
-    `setting` is what the controls show first: context, batch, plan and cache (names of precisions), device (a
-    name) and count of devices. `facts` is what publishers say, by name (catalog.source).
+    `setting` is what the controls show first: context, batch, plan and cache (as `lamina.arch.precision` takes
+    them), device (a name, or a Device of no table) and count of devices. `facts` is what publishers say, by name
+    (catalog.source).
+    Raises: LaminaError for a precision or a device that does not exist.
     """
     data = report(archs, setting, facts).encode("utf-8")
     handle, made = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -52,9 +56,10 @@ def report(
 ) -> str:
     """The report as text."""
     named = _named(archs)
+    start, offered = _started(setting or {})
     known = {name: (facts or {}).get(arch.name, {}) for name, arch in named.items()}
     said = {
-        name: profile(arch, sheet(arch), known[name]) | {"name": name, "strip": strip(arch)}
+        name: profile(arch, sheet(arch), known[name], offered.plans) | {"name": name, "strip": strip(arch)}
         for name, arch in named.items()
     }
     drawings = pages.Drawings()
@@ -69,7 +74,7 @@ def report(
         parts=[part for part in parts if len(named) > 1 or part[0] != "part-differences"],
         drawings=drawn,
         style=Markup("\n".join([*pages.styles().values(), drawings.style]).replace("</", "<\\/")),
-        first=_first(said, {"set": ",".join(named)} | dict(setting or {})),
+        first=_first(said, {"set": ",".join(named)} | start, offered),
         library=_inline(pages.vendored("chart.umd.min.js")),
         scripts=_inline("\n".join(pages.asset(f"{name}.js") for name in SCRIPTS)),
     )
@@ -92,11 +97,29 @@ def _title(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _first(said: Mapping[str, Any], start: dict[str, Any]) -> Markup:
+def _started(setting: Mapping[str, Any]) -> tuple[dict[str, Any], Choices]:
+    """The setting as an address says it, and the choices, among which it is."""
+    start = {key: value for key, value in setting.items() if value is not None}
+    offered = Choices()
+    if "plan" in start:
+        start["plan"] = name = plan(start["plan"]).name
+        offered = offered._replace(plans=tuple(dict.fromkeys((*offered.plans, name))))
+    if "cache" in start:
+        start["cache"] = name = precision(start["cache"]).name
+        offered = offered._replace(caches=tuple(dict.fromkeys((*offered.caches, name))))
+    if isinstance(start.get("device"), Device):
+        offered = offered._replace(devices=(start["device"],))
+        start["device"] = start["device"].name
+    elif "device" in start:
+        start["device"] = device(start["device"]).name
+    return start, offered
+
+
+def _first(said: Mapping[str, Any], start: dict[str, Any], offered: Choices) -> Markup:
     """What the page begins with: data, and the state module."""
     lines = [
         f"Lamina.names = {pages.script(list(said))};",
-        f"Lamina.choices = {pages.script(choices())};",
+        f"Lamina.choices = {pages.script(offered.record())};",
         f"Lamina.start = {pages.script({key: str(value) for key, value in start.items()})};",
         _inline(pages.asset("state.js")),
         *(f"Lamina.add({pages.script(one)});" for one in said.values()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lamina.arch.mixers import (
     MLSTM,
+    RGLRU,
     BlockIndexer,
     CompressedAttention,
     CompressedConvolutionalAttention,
@@ -16,7 +17,6 @@ from lamina.arch.mixers import (
     Mamba2,
     PooledIndexer,
     RelativeAttention,
-    RGLRU,
     ShortConvolution,
 )
 from lamina.arch.moe import MoE, Router
@@ -190,22 +190,22 @@ def _(op: RGLRU) -> list[str]:
 @phrases.register
 def _(op: GatedDeltaNet) -> list[str]:
     said = [f"{op.key_heads} key heads of {op.key_dim}, {op.value_heads} value heads of {op.value_dim}"]
-    said += [f"convolution of {op.convolution}", "decay a head"]
+    said += [f"convolution of {op.convolution}", "a decay per head"]
     said += ["step up to 2 (negative eigenvalues)"] if op.negative_eigenvalues else []
-    return [*said, f"{norm(op.norm)} a head" + (f", {ACTIVATIONS.get(op.gate, op.gate)} gate" if op.gate else "")]
+    return [*said, f"{norm(op.norm)} per head" + (f", {ACTIVATIONS.get(op.gate, op.gate)} gate" if op.gate else "")]
 
 
 @phrases.register
 def _(op: KimiDeltaAttention) -> list[str]:
     said = [f"key {op.key_dim}, value {op.value_dim}", f"convolution of {op.convolution}"]
     floor = f", never below exp({number(op.decay_floor)})" if op.decay_floor is not None else ""
-    said.append(f"decay a row{f', rank {op.decay_rank}' if op.decay_rank else ''}{floor}")
-    return [*said, f"{norm(op.norm)} a head, sigmoid gate{f', rank {op.gate_rank}' if op.gate_rank else ''}"]
+    said.append(f"a decay per row{f', rank {op.decay_rank}' if op.decay_rank else ''}{floor}")
+    return [*said, f"{norm(op.norm)} per head, sigmoid gate{f', rank {op.gate_rank}' if op.gate_rank else ''}"]
 
 
 @phrases.register
 def _(op: LightningAttention) -> list[str]:
-    fades = "fixed decay a head" + (", slower with depth" if op.by_depth else "")
+    fades = "a fixed decay per head" + (", slower with depth" if op.by_depth else "")
     return [f"key and value {op.head_dim}, {ACTIVATIONS.get(op.activation)}", fades, f"{norm(op.norm)}, sigmoid gate"]
 
 
@@ -213,13 +213,13 @@ def _(op: LightningAttention) -> list[str]:
 def _(op: MLSTM) -> list[str]:
     said = [f"key {op.key_dim}, value {op.value_dim}", "exponential input gate, sigmoid forget gate"]
     said += [f"gates soft-capped at {number(op.softcap)}"] if op.softcap else []
-    return [*said, f"{norm(op.norm)} a head, sigmoid gate"]
+    return [*said, f"{norm(op.norm)} per head, sigmoid gate"]
 
 
 @phrases.register
 def _(op: Mamba2) -> list[str]:
     groups = "" if op.groups == 1 else f", B and C in {op.groups} groups"
-    said = [f"head {op.head_dim}, state {op.state}{groups}", f"convolution of {op.convolution}", "decay a head"]
+    said = [f"head {op.head_dim}, state {op.state}{groups}", f"convolution of {op.convolution}", "a decay per head"]
     said.append(f"{norm(op.norm)}{' before' if op.norm_first else ' after'} a SiLU gate" if op.norm else "SiLU gate")
     return said + (["bias"] if op.bias else [])
 
@@ -260,13 +260,13 @@ def _(op: MoE) -> list[str]:
 def _(op: Router) -> list[str]:
     chosen = "by token id" if op.hashed else f"{SCORES.get(op.score, op.score)} scores"
     said = [f"router: {chosen}"]
-    said[0] += ", made to sum to one" if op.normalise else ""
+    said[0] += ", normalised" if op.normalise else ""
     said[0] += f", times {number(op.scale)}" if op.scale != 1 else ""
     if op.correction:
         said.append("balancing bias, seen by the choice alone")
     if op.groups > 1:
         said.append(f"{op.active_groups} of {op.groups} groups")
-    if getattr(op, "mlp", None):
+    if op.mlp:
         said.append(f"router is an MLP of {op.mlp.width}" + (", carried from block to block" if op.mlp.carried else ""))
     return said
 

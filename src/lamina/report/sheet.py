@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -19,7 +19,7 @@ def parameters_by_part(arch: Architecture) -> dict[str, int]:
     """Where the parameters are: a partition of the total. `other` are gates and what recursion adds."""
     parts = dict.fromkeys(("embedding", "mixers", "feed_forwards", "norms", "head", "other"), 0)
     for line in arch.bill():
-        parts[line.group] += line.parameters
+        parts[line.group] = parts.get(line.group, 0) + line.parameters
     return parts
 
 
@@ -57,6 +57,7 @@ def sheet(
         "norm": words.norm(arch.norm) if arch.norm else None,
         "head": _head(arch),
         "recursion": _recursion(arch),
+        "encoders": [[words.encoders.title(e), words.encoders.sentence(e)] for e in arch.encoders],
         "parameters": {"total": total, "active": active, **parameters_by_part(arch)},
         "state": {
             "dtype": "bfloat16",
@@ -117,15 +118,28 @@ def _recursion(arch: Architecture) -> str | None:
 def fields(arch: Architecture) -> Iterator[tuple[str, str]]:
     """Every field that is set, by its path; a run of equal blocks is one, `blocks[0..4]`."""
     for name in type(arch).model_fields:
-        if name != "blocks":
-            yield from _fields(name, getattr(arch, name))
-            continue
-        _, places = words.kinds(arch.blocks)
-        for _, run in groupby(enumerate(places), key=lambda pair: pair[1]):
-            at = [i for i, _ in run]
-            span = f"blocks[{at[0]}]" if len(at) == 1 else f"blocks[{at[0]}..{at[-1]}]"
-            for role, branch in arch.blocks[at[0]].named_branches().items():
-                yield from _branch_fields(f"{span}.{role}", role, branch)
+        yield from _named_fields(name, getattr(arch, name))
+
+
+def _named_fields(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Of a field by its path; of parts in a row one by one, equal blocks next to each other together."""
+    if path.endswith("blocks"):
+        yield from _block_fields(path, value)
+    elif isinstance(value, tuple) and any(isinstance(part, Node) for part in value):
+        for i, part in enumerate(value):
+            for name in type(part).model_fields:
+                yield from _named_fields(f"{path}[{i}].{name}", getattr(part, name))
+    else:
+        yield from _fields(path, value)
+
+
+def _block_fields(path: str, blocks: Sequence[Block]) -> Iterator[tuple[str, str]]:
+    _, places = words.kinds(blocks)
+    for _, run in groupby(enumerate(places), key=lambda pair: pair[1]):
+        at = [i for i, _ in run]
+        span = f"{path}[{at[0]}]" if len(at) == 1 else f"{path}[{at[0]}..{at[-1]}]"
+        for role, branch in blocks[at[0]].named_branches().items():
+            yield from _branch_fields(f"{span}.{role}", role, branch)
 
 
 def _branch_fields(path: str, role: str, branch: Branch) -> Iterator[tuple[str, str]]:
@@ -172,6 +186,7 @@ def _structure(said: dict[str, Any]) -> list[tuple[str, str]]:
         pairs.append((f"{block['count']} x [", block["label"] if several else ""))
         pairs += [(f"  {name.replace('_', '-')}", text) for name, text in block["parts"].items()]
         pairs.append(("]", ""))
+    pairs += [(title, text) for title, text in said["encoders"]]
     return [*pairs, ("final norm", said["norm"] or "none"), ("head", said["head"])]
 
 

@@ -27,9 +27,9 @@ from lamina.arch.norm import Norm
 from lamina.arch.patterns import folds as folds
 
 ACTIVATIONS = {"silu": "SiLU", "gelu": "GELU", "gelu_tanh": "GELU (tanh)", "relu": "ReLU", "relu2": "ReLU²"}
-ACTIVATIONS |= {"xielu": "xIELU", "sigmoid": "sigmoid"}
+ACTIVATIONS |= {"xielu": "xIELU", "sigmoid": "sigmoid", "quick_gelu": "quick GELU"}
 GATED = {"silu": "SwiGLU", "gelu": "GeGLU", "gelu_tanh": "GeGLU (tanh)", "relu": "ReGLU", "relu2": "ReLU² GLU"}
-GATED |= {"xielu": "xIELU GLU"}
+GATED |= {"xielu": "xIELU GLU", "quick_gelu": "quick GeGLU"}
 
 
 # -- numbers
@@ -247,7 +247,9 @@ def labels(different: Sequence[Block]) -> list[str]:
     if len(different) == 1:
         return ["block"]
     told = [_traits(block) for block in different]
-    telling = [0, *(i for i in range(1, len(told[0])) if len({traits[i] for traits in told}) > 1)]
+    several = [{traits[i] for traits in told} for i in range(len(told[0]))]
+    several[1].discard("")  # what has no positions at all needs no word for it
+    telling = [0, *(i for i in range(1, len(several)) if len(several[i]) > 1)]
     for used in range(1, len(telling) + 1):
         found = [", ".join(filter(None, (traits[i] for i in telling[:used]))) for traits in told]
         if len(set(found)) == len(found):
@@ -280,8 +282,8 @@ def _traits(block: Block) -> tuple[str, ...]:
     mixers = [op for op in block.ops() if not isinstance(op, FeedForward)]
     rest = [op for op in block.ops() if isinstance(op, FeedForward)]
     reach, positions = " + ".join(_reach(op) for op in mixers or rest), ""
-    if mixers and isinstance(mixers[0], Attention):
-        positions = "rotary" if mixers[0].rotary else "NoPE"
+    if mixers and "rotary" in type(mixers[0]).model_fields:
+        positions = "rotary" if mixers[0].rotary else "NoPE"  # type: ignore[attr-defined]
     rest = rest if mixers else []
     dense = all(isinstance(op, GLU | MLP) for op in rest)
     feed_forward = "dense" if dense else " + ".join(kind_of(op) for op in rest)
@@ -343,4 +345,5 @@ def _ratio(flags: Sequence[bool]) -> str:
     return f"{sum(flags)} of {len(flags)}"
 
 
-from lamina.report import mechanisms as mechanisms  # noqa: E402  (registers the words of further mechanisms)
+from lamina.report import encoders as encoders  # noqa: E402  (registers the words of further mechanisms)
+from lamina.report import mechanisms as mechanisms  # noqa: E402

@@ -5,6 +5,7 @@ from lamina.arch.mixers.base import Mixer
 from lamina.arch.mixers.block_indexer import BlockIndexer
 from lamina.arch.mixers.compressed_attention import CompressedAttention, Compressor, EntryIndexer
 from lamina.arch.mixers.compressed_convolution import CompressedConvolutionalAttention
+from lamina.arch.mixers.conformer import DistanceAttention, GatedConvolution
 from lamina.arch.mixers.cross_attention import CrossAttention
 from lamina.arch.mixers.delta_rule import GatedDeltaNet, KimiDeltaAttention
 from lamina.arch.mixers.latent_attention import Indexer, KeyPool, LatentAttention, LearnedTemperature
@@ -26,7 +27,9 @@ __all__ = [
     "CompressedConvolutionalAttention",
     "Compressor",
     "CrossAttention",
+    "DistanceAttention",
     "EntryIndexer",
+    "GatedConvolution",
     "GatedDeltaNet",
     "Indexer",
     "KeyPool",

@@ -34,6 +34,12 @@ class QKNorm(Node):
         of_keys = within("k_norm", self.norm.weights(k)) if kv_heads else {}
         return within("q_norm", self.norm.weights(q)) | of_keys
 
+    def saved(self, heads: int, kv_heads: int, head_dim: int) -> int:
+        """Numbers of each token that the backward pass needs, besides what attention saves."""
+        if self.over == "head":
+            return (heads + kv_heads) * self.norm.saved(head_dim)
+        return sum(self.norm.saved(count * head_dim) for count in (heads, kv_heads) if count)
+
 
 def check_groups(heads: int, kv_heads: int) -> None:
     if heads % kv_heads:
@@ -147,8 +153,12 @@ class Attention(Mixer):
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         """Keys and values, of G (K + V) numbers a token, for as many tokens as a query can see."""
-        if self.kv_from is not None:
-            return ()
+        return self._cached() if self.kv_from is None else ()
+
+    def borrows(self, width: int) -> tuple[Kept, ...]:
+        return () if self.kv_from is None else self._cached()
+
+    def _cached(self) -> tuple[Kept, ...]:
         a_token = self.kv_heads * (self.head_dim + (0 if self.keys_as_values else self.values))
         kind = "window" if self.window else "chunk" if self.chunk else "full"
         if self.blocks is None:
@@ -158,6 +168,8 @@ class Attention(Mixer):
     def saved(self, width: int) -> int:
         own = self.kv_heads if self.kv_from is None else 0
         q, k, v, out = self.heads * self.head_dim, own * self.head_dim, own * self.values, self.heads * self.values
-        normed = (q + k if self.qk_norm else 0) + (v if self.value_norm else 0) + (out if self.output_norm else 0)
+        normed = self.qk_norm.saved(self.heads, own, self.head_dim) if self.qk_norm else 0
+        normed += own * self.value_norm.saved(self.values) if self.value_norm else 0
+        normed += self.heads * self.output_norm.saved(self.values) if self.output_norm else 0
         gate = 2 * out if self.gate == "elementwise" else self.heads + out if self.gate else 0
         return width + q + k + v + normed + out + self.heads + gate

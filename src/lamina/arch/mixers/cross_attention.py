@@ -51,4 +51,5 @@ class CrossAttention(Op):
 
     def saved(self, width: int) -> int:
         q = self.heads * self.head_dim
-        return width + q * (3 if self.qk_norm else 2) + self.heads
+        normed = self.qk_norm.saved(self.heads, 0, self.head_dim) if self.qk_norm else 0
+        return width + 2 * q + self.heads + normed

@@ -187,10 +187,14 @@ class LatentAttention(Mixer):
     def keeps(self, width: int) -> tuple[Kept, ...]:
         """R + rotary_dim numbers a token, whatever the number of heads."""
         index = self.indexer.keeps() if self.indexer else ()
-        if self.kv_from is not None:
-            return index
+        return index if self.kv_from is not None else (self._cached(), *index)
+
+    def borrows(self, width: int) -> tuple[Kept, ...]:
+        return () if self.kv_from is None else (self._cached(),)
+
+    def _cached(self) -> Kept:
         read = self.indexer.chosen if self.indexer else None
-        return (Kept("latent", self.latent + self.rotary_dim, read=read), *index)
+        return Kept("latent", self.latent + self.rotary_dim, read=read)
 
     def saved(self, width: int) -> int:
         """The indexer saves nothing: no gradient of the model's loss goes through a choice."""

@@ -134,28 +134,28 @@ class _Cursor:
 
     def _strings(self, count: int, what: str) -> list[str]:
         """Many strings at once: a vocabulary has 10^5 of them, so the loop does as little as it can."""
-        length_at, reach = struct.Struct("<Q").unpack_from, self.prefix.reach
-        have, position = 0, self.position
+        length_at = struct.Struct("<Q").unpack_from
+        begin = position = self.position
         spans: list[tuple[int, int]] = []
         while len(spans) < count:
-            start = position + 8
-            if start > have and not reach(start):
-                break
-            position = start + length_at(self.prefix.bytes, start - 8)[0]
-            if position > have and not reach(position):
-                break
-            have = len(self.prefix.bytes)
-            spans.append((start, position))
-        if len(spans) < count:
-            raise LaminaError(
-                f"{self.name}: {what} claims {count} strings, and {self._bound} ends in number {len(spans)}"
-            )
+            buffer, have = self.prefix.bytes, len(self.prefix.bytes)
+            for _ in range(count - len(spans)):
+                start = position + 8
+                stop = start + length_at(buffer, position)[0] if start <= have else start
+                if stop > have:
+                    break
+                spans.append((start - begin, stop - begin))
+                position = stop
+            if len(spans) < count and not self.prefix.reach(stop):
+                raise LaminaError(
+                    f"{self.name}: {what} claims {count} strings, and {self._bound} ends in number {len(spans)}"
+                )
         self.position = position
-        buffer = self.prefix.bytes
+        text = bytes(self.prefix.bytes[begin:position])
         try:
-            return [str(buffer[start:stop], "utf-8") for start, stop in spans]
+            return [text[start:stop].decode() for start, stop in spans]
         except UnicodeDecodeError:
-            return [self._decode(start, stop, what) for start, stop in spans]
+            return [self._decode(begin + start, begin + stop, what) for start, stop in spans]
 
     def _decode(self, start: int, stop: int, what: str) -> str:
         try:

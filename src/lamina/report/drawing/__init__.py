@@ -30,7 +30,7 @@ def draw(
 
     `theme` "auto" follows the reader's light or dark; `text` "outlines" needs no font, "font" the page's (font_css).
     """
-    said = "; ".join(line.strip() for line in rendered(sheet(arch)) if line.strip())
+    said = "; ".join(" ".join(line.split()) for line in rendered(sheet(arch)) if line.strip())
     return svg(sheet_scene(arch, facts), _title(arch), said, theme, text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from lamina.report.drawing.sketch import Place, Sketch
 
 RAIL, LEFT = 12.0, 40.0  # where the stream runs, and where what branches off it begins
 JOIN, FORK, STEP = 24.0, 22.0, 14.0
-RADIUS, WIDEST = 8.5, 330.0
+RADIUS, WIDEST, NARROW = 8.5, 330.0, 130.0
 SHORTCUT = 16.0  # beside the branches, where an output goes to a later one
 
 Marked = frozenset[str]
@@ -91,7 +92,7 @@ def branch_piece(variants: Sequence[Branch], width: float, marked: Marked = froz
     lowest = _memory(sketch, branch, places[steps.index(op)].right, places[steps.index(op)])
     fork = max(y - STEP, lowest) + FORK - 6
     sketch.arrow((RAIL, fork), (middle, fork), (middle, places[-1].below))
-    for upper, lower in zip(places, places[1:], strict=False):
+    for upper, lower in itertools.pairwise(places):
         sketch.arrow((middle, lower.y), (middle, upper.below))
     sketch.arrow((middle, places[0].y), (middle, joint[1]), (RAIL + RADIUS, joint[1]))
     piece = sketch.piece(width, fork + 6).with_over(*_sum(joint))
@@ -163,10 +164,11 @@ def _op(variants: Sequence[Op], room: float, marked: Marked) -> tuple[Piece, tup
 
 
 def _box(variants: Sequence[Op], width: float, marked: Marked = frozenset()) -> Piece:
+    """An op by its words; by its name alone where there is no room for more."""
     said = [[words.name_of(op), *words.phrases(op)] for op in variants]
     same = [lines for lines in said if len(lines) == len(said[0])]
     name, *phrases = [merged(texts) for texts in zip(*same, strict=True)]
-    return named_box(name, phrases, family(variants[0]), width, marked)
+    return named_box(name, phrases if width > NARROW else (), family(variants[0]), width, marked)
 
 
 def _parallel(op: Parallel, room: float, marked: Marked) -> tuple[Piece, tuple[Exit, ...]]:

@@ -6,8 +6,9 @@ from collections import Counter
 from typing import Any
 
 from lamina.arch import Architecture
+from lamina.arch.feedforward import FeedForward
 from lamina.report import words
-from lamina.report.drawing.hues import hues
+from lamina.report.drawing.hues import family
 from lamina.report.drawing.parts import BODY, swatch
 from lamina.report.drawing.scene import Box, Cells, Piece, blank, column, label, row, sized, spread
 from lamina.report.sheet import CONTEXTS, parameters_by_part
@@ -35,40 +36,39 @@ def tile(value: str, name: str, size: float = 22) -> Piece:
     return column([label(value, size, True), label(name, BODY, colour="muted")], 1)
 
 
-def costs(arch: Architecture, room: float) -> Piece:
-    """Where the parameters are, and what a sequence leaves behind as it grows."""
-    return column([_weights(arch, room), _states(arch, room)], 18)
-
-
-def _weights(arch: Architecture, room: float) -> Piece:
+def weights(arch: Architecture, room: float) -> Piece:
+    """Where the parameters are."""
     parts = {name: value for name, value in parameters_by_part(arch).items() if value > 0}
     total, x, cells, colours = sum(parts.values()), 0.0, [], _colours(arch)
     for name, value in parts.items():
         wide = room * value / total
-        cells.append(Cells(((x, 0.0, max(wide - 1.5, 0.6), 14.0),), f"{colours[name]}-edge"))
+        cells.append(Cells(((x, 0.0, max(wide - 1.5, 0.6), 14.0),), f"{colours.get(name, 'cross')}-edge"))
         x += wide
     bar = Piece(room, 14, tuple(cells))
     rows = []
     for name, value in parts.items():
-        left = row([swatch(colours[name], 10), label(name.replace("_", "-"), BODY)], 7)
+        left = row([swatch(colours.get(name, "cross"), 10), label(name.replace("_", "-"), BODY)], 7)
         right = label(f"{words.count(value)}   {100 * value / total:.1f} %", BODY, colour="muted")
         rows.append(spread([left, right], room))
-    return column([label("parameters", BODY, True), bar, blank(0, 2), *rows], 3)
+    return column([bar, blank(0, 2), *rows], 3)
 
 
 def _colours(arch: Architecture) -> dict[str, str]:
-    """Mixers and feed-forwards in the colour of those that most blocks have."""
-    found = [hues(block) for block in arch.blocks]
-    mixers, rest = (Counter(f for pair in found for f in pair[i]).most_common(1) for i in (0, 1))
+    """Mixers and feed-forwards in the colour of those that weigh most."""
+    weights: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+    for block in words.kinds(arch.blocks)[0]:
+        for op in block.ops():
+            weights[isinstance(op, FeedForward)][family(op)] += op.parameters(arch.width)
+    mixer, rest = (max(found, key=lambda hue: found[hue], default="dense") for found in weights)
     plain = {"embedding": "ends", "norms": "norm", "head": "other", "other": "accent"}
-    mixer = mixers[0][0] if mixers else "full"
-    return plain | {"mixers": mixer, "feed_forwards": rest[0][0] if rest else "dense"}
+    return plain | {"mixers": mixer, "feed_forwards": rest}
 
 
-def _states(arch: Architecture, room: float) -> Piece:
+def states(arch: Architecture, room: float) -> Piece:
+    """What a sequence leaves behind as it grows."""
     sizes = [arch.state_bytes(context=context) for context in CONTEXTS]
     if not any(sizes):
-        return column([label("state of one sequence", BODY, True), label("none: every pass reads all tokens", BODY)], 3)
+        return label("none: every pass reads all tokens", BODY)
     rows = []
     left, right = 42.0, 72.0
     for context, nbytes in zip(CONTEXTS, sizes, strict=True):
@@ -79,7 +79,7 @@ def _states(arch: Architecture, room: float) -> Piece:
         )
         name, value = label(words.tokens(context), BODY, colour="muted"), label(words.size(nbytes), BODY)
         rows.append(row([sized(name, left), bar, sized(value, right, align="end")]))
-    return column([label("state of one sequence, bfloat16", BODY, True), *rows], 4)
+    return column(rows, 5)
 
 
 def published(facts: dict[str, Any] | None) -> list[str]:

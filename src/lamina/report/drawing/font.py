@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import itertools
 import json
 import unicodedata
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ def placed(text: str, bold: bool) -> Iterator[tuple[str, int]]:
 def width(text: str, size: float, bold: bool = False) -> float:
     """How wide a line of text is."""
     advances, kerning, _ = _face(bold)
-    total = sum(advances[c] for c in text) + sum(kerning.get(a + b, 0) for a, b in zip(text, text[1:], strict=False))
+    total = sum(advances[c] for c in text) + sum(kerning.get(a + b, 0) for a, b in itertools.pairwise(text))
     return total * size / units()
 
 

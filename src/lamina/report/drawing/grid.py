@@ -9,8 +9,8 @@ from typing import NamedTuple
 from lamina.report.drawing.parts import GAP, Make, columns
 from lamina.report.drawing.scene import Piece
 
-MOST = 150.0  # that a card is made taller to end with the others
-TRIED = 6561  # arrangements that are tried; beyond, each card goes where there is most room
+MOST = 190.0  # that a card is made taller at most, to end with the others
+TRIED = 729  # arrangements that are tried; beyond, the largest cards go first, each where there is most room
 
 
 class Spot(NamedTuple):
@@ -47,13 +47,12 @@ def grid(fixed: Sequence[tuple[Make, int]], loose: Sequence[Make], room: float, 
 
 
 def _arranged(heights: Sequence[float], sizes: Sequence[float], count: int) -> Sequence[int]:
-    """A column for each size, so that the tallest is as low as can be."""
+    """A column for each size, so that the tallest is as low as can be; nearly so where there are many."""
     if count ** len(sizes) > TRIED:
-        now, chosen = list(heights), []
-        for size in sizes:
-            at = now.index(min(now))
-            now[at] += size + GAP
-            chosen.append(at)
+        now, chosen = list(heights), [0] * len(sizes)
+        for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+            chosen[i] = now.index(min(now))
+            now[chosen[i]] += sizes[i] + GAP
         return chosen
 
     def unevenness(columns: Sequence[int]) -> tuple[float, float]:
@@ -66,12 +65,12 @@ def _arranged(heights: Sequence[float], sizes: Sequence[float], count: int) -> S
 
 
 def _stretched(stack: Sequence[Spot], bottom: float) -> list[tuple[float, Piece]]:
-    """The cards of a column: those above a gap made to fill it, and loose ones taller so that the last ends at `bottom`."""
+    """The cards of a column: those above a gap fill it, and loose ones are taller so that the last ends at `bottom`."""
     if not stack:
         return []
     more = bottom - (stack[-1].y + stack[-1].height)
     able = [i for i, spot in enumerate(stack) if spot.loose] or [len(stack) - 1]
-    each = min(more / len(able), MOST)
+    each = more / len(able) if more / len(able) <= MOST else 0.0
     found, down = [], 0.0
     for i, spot in enumerate(stack):
         after = stack[i + 1].y - GAP if i + 1 < len(stack) else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from lamina.arch import Architecture
@@ -26,14 +27,14 @@ def overview(arch: Architecture, pattern: Pattern, width: float) -> Piece:
     above = len(steps)
     steps += [
         _stack(arch, pattern, width),
-        named_box(f"Embedding, {arch.vocab:,} tokens", _embedding(arch), "ends", room),
+        named_box("Embedding", _embedding(arch), "ends", room),
     ]
     steps.append(label(_reads(arch), BODY, colour="muted"))
     places, y = [], 0.0
     for step in steps:
         places.append(sketch.put_middle(step, middle, y))
         y += step.height + STEP
-    for upper, lower in zip(places, places[1:], strict=False):
+    for upper, lower in itertools.pairwise(places):
         sketch.arrow((middle, lower.y - 1), (middle, upper.below + 1))
     if arch.head.tied:
         _tie(sketch, places[1], places[-2])
@@ -122,7 +123,10 @@ def _bar(pattern: Pattern, kind: int, many: int, room: float) -> Piece:
 
 
 def _reads(arch: Architecture) -> str:
-    return "tokens, some masked" if arch.objective.kind == "masked_diffusion" else "tokens"
+    if arch.objective.kind == "masked_diffusion":
+        return "tokens, some masked"
+    others = [{"image": "images", "audio": "sound"}[encoder.modality] for encoder in arch.encoders]
+    return " and ".join(filter(None, (", ".join(["tokens", *others[:-1]]), *others[-1:])))
 
 
 def _gives(arch: Architecture) -> str:
@@ -136,7 +140,7 @@ def _gives(arch: Architecture) -> str:
 
 def _head(arch: Architecture) -> list[str]:
     h = arch.head
-    said = ["the embedding's own table (tied)" if h.tied else "a matrix of its own"]
+    said = ["tied to the embedding" if h.tied else "a matrix of its own"]
     said += [f"times {words.number(h.scale)}"] if h.scale != 1 else []
     said += [f"soft-cap {words.number(h.softcap)}"] if h.softcap else []
     return said + (["bias"] if h.bias else [])
@@ -144,7 +148,7 @@ def _head(arch: Architecture) -> list[str]:
 
 def _embedding(arch: Architecture) -> Sequence[str]:
     e = arch.embedding
-    said = [f"width {e.width:,}"]
+    said = [f"{e.vocab:,} tokens × {e.width:,}"]
     said += [f"times {words.number(e.scale)}"] if e.scale != 1 else []
     said += [f"{e.positions.length:,} learned positions"] if e.positions else []
     said += [f"{e.placeholders:,} placeholder rows"] if e.placeholders else []

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from lamina.arch import Architecture, Block
+from lamina.arch import Block
 from lamina.report import words
 
 MOST = 6  # different blocks that are each drawn
@@ -20,6 +20,11 @@ class Kind(NamedTuple):
     block: Block
     variants: tuple[Block, ...]
     places: tuple[int, ...]
+    which: tuple[int, ...]
+
+    def variants_at(self) -> Iterator[tuple[Block, int]]:
+        """Each layer of the kind, with the block that stands there."""
+        yield from ((self.variants[i], at) for i, at in zip(self.which, self.places, strict=True))
 
 
 class Pattern(NamedTuple):
@@ -28,9 +33,14 @@ class Pattern(NamedTuple):
     kinds: tuple[Kind, ...]
     layers: tuple[int, ...]
 
+    def block(self, layer: int) -> Block:
+        """The kind of block that stands at a layer."""
+        return self.kinds[self.layers[layer]].block
 
-def pattern(arch: Architecture) -> Pattern:
-    different, places = words.kinds(arch.blocks)
+
+def pattern(blocks: Sequence[Block]) -> Pattern:
+    """The kinds of blocks in a stack; those that differ in numbers alone are one where there are many."""
+    different, places = words.kinds(blocks)
     groups = [[i] for i in range(len(different))]
     if len(different) > MOST:
         found: dict[str, list[int]] = {}
@@ -40,16 +50,12 @@ def pattern(arch: Architecture) -> Pattern:
     group_of = {i: g for g, group in enumerate(groups) for i in group}
     layers = tuple(group_of[p] for p in places)
     labels = words.labels([different[group[0]] for group in groups])
-    kinds = tuple(
-        Kind(
-            label,
-            different[group[0]],
-            tuple(different[i] for i in group),
-            tuple(at for at, g in enumerate(layers) if g == n),
-        )
-        for n, (label, group) in enumerate(zip(labels, groups, strict=True))
-    )
-    return Pattern(kinds, layers)
+    kinds = []
+    for n, (label, group) in enumerate(zip(labels, groups, strict=True)):
+        at = tuple(i for i, g in enumerate(layers) if g == n)
+        which = tuple(group.index(places[i]) for i in at)
+        kinds.append(Kind(label, different[group[0]], tuple(different[i] for i in group), at, which))
+    return Pattern(tuple(kinds), layers)
 
 
 def described(block: Block) -> list[str]:

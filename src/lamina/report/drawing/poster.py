@@ -34,7 +34,7 @@ def poster_scene(archs: Sequence[Architecture], title: str = "") -> Piece:
     room = across * CARD + (across - 1) * GAP
     cards = [_card(arch) for arch in archs]
     rows = [row(fit(cards[i : i + across]), GAP, "start") for i in range(0, len(cards), across)]
-    used = {f for arch in archs for block in pattern(arch).kinds for part in hues(block.block) for f in part}
+    used = {f for arch in archs for block in pattern(arch.blocks).kinds for part in hues(block.block) for f in part}
     signs = flow([_sign(f) for f in NAMES if f in used], room, 22)
     heading = title or f"{len(archs)} architectures"
     size = 34.0 if across < 6 else 54.0
@@ -46,7 +46,7 @@ def _sign(family: str) -> Piece:
 
 
 def _card(arch: Architecture) -> Make:
-    found, room = pattern(arch), CARD - 2 * INSIDE
+    found, room = pattern(arch.blocks), CARD - 2 * INSIDE
     total, active, _ = arch.parameters()
     numbers = words.count(total) + (f", {words.count(active)} active" if active != total else "")
     held = arch.state_bytes(context=32768)

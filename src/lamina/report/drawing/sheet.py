@@ -8,7 +8,8 @@ from lamina.arch import Architecture
 from lamina.arch.base import Node
 from lamina.report import words
 from lamina.report.drawing.block import block_piece, spans
-from lamina.report.drawing.facts import costs, published, tiles
+from lamina.report.drawing.encoder import encoder_piece
+from lamina.report.drawing.facts import published, states, tiles, weights
 from lamina.report.drawing.grid import grid
 from lamina.report.drawing.insets import Inset, insets
 from lamina.report.drawing.insets.attention import masks
@@ -23,13 +24,16 @@ COLUMNS = 3
 
 def sheet_scene(arch: Architecture, facts: dict[str, Any] | None = None, page: float = PAGE) -> Piece:
     """Everything that there is to see of an architecture."""
-    room, found = page - 2 * MARGIN, pattern(arch)
+    room, found = page - 2 * MARGIN, pattern(arch.blocks)
     layers = column([legend(arch, found, room), strip(found, room)], 10)
     width = columns(COLUMNS, room)
     fixed = [(_model(arch, found, width), 1), *((_block(arch, found, k, width), spans(k.block)) for k in found.kinds)]
-    loose = [_card("What it costs", costs(arch, width - 2 * PADDING), width)]
-    for inset in insets_of(arch, found, width - 2 * PADDING):
-        loose.append(_card(inset.title, inset.body(width - 2 * PADDING), width))
+    inner = width - 2 * PADDING
+    loose = [_card("Parameters", weights(arch, inner), width)]
+    loose.append(_card("State of one sequence", states(arch, inner), width, "in bfloat16, after so many tokens"))
+    for encoder in arch.encoders:
+        loose.append(_card(f"{encoder.modality.capitalize()} encoder", encoder_piece(encoder, inner), width))
+    loose += [_card(inset.title, inset.body(inner), width) for inset in insets_of(arch, found, inner)]
     bands = [heading(arch, facts, room), tiles(arch, room), layers, grid(fixed, loose, room, COLUMNS)]
     return padded(column([*bands, footer(arch, room)], 26), MARGIN, 40, 26)
 
@@ -69,7 +73,7 @@ def _block(arch: Architecture, found: Pattern, kind: Kind, width: float) -> Make
 
 def insets_of(arch: Architecture, found: Pattern, width: float) -> list[Inset]:
     """The mechanisms to show, each once, in the order in which they are met."""
-    parts: list[Node | None] = [arch.stream, arch.recursion, arch.embedding.per_layer]
+    parts: list[Node | None] = [arch.stream, arch.recursion, arch.embedding.per_layer, arch.embedding.ngrams]
     for kind in found.kinds:
         parts += [part for branch in kind.block.branches for part in (branch.op, branch.residual)]
     shown = [*masks(arch, width), *(inset for part in parts if part for inset in insets(part, width))]

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from lamina.arch import Architecture, Block
 from lamina.report import words
-from lamina.report.drawing.hues import hues
+from lamina.report.drawing.hues import family, hues
 from lamina.report.drawing.parts import BODY, SMALL
 from lamina.report.drawing.pattern import Pattern
-from lamina.report.drawing.scene import Cells, Dots, Mark, Piece, column, flow, label, row
+from lamina.report.drawing.scene import Cells, Dots, Line, Mark, Piece, column, flow, label, row
 
 NARROWEST, WIDEST = 11.0, 46.0  # of a cell, with the gap after it
 MIXER, FEED_FORWARD = 26.0, 11.0
@@ -50,12 +50,41 @@ def strip(found: Pattern, room: float) -> Piece:
     for start in range(0, len(places), each):
         cells = strip_row([look[p] for p in places[start : start + each]], pitch)
         pieces.append(column([cells, _numbers(start, min(each, len(places) - start), pitch)], 3))
-    return column(pieces, 8)
+    above = [_sharing(found, pitch)] if rows == 1 and sharing(found) else []
+    return column([*above, column(pieces, 8)], 2)
+
+
+def sharing(found: Pattern) -> dict[int, list[int]]:
+    """The layers that read keys and values of another, by that one."""
+    readers: dict[int, list[int]] = {}
+    for kind in found.kinds:
+        for block, at in kind.variants_at():
+            for op in block.ops():
+                if (source := getattr(op, "kv_from", None)) is not None:
+                    readers.setdefault(source, []).append(at)
+    return {source: sorted(readers[source]) for source in sorted(readers)}
+
+
+def _sharing(found: Pattern, pitch: float) -> Piece:
+    """Lines from a layer to those that read its keys and values, above the strip."""
+    lines: list[Mark] = []
+    groups = sharing(found)
+    high = 9.0 * len(groups) + 6
+    for i, (source, readers) in enumerate(groups.items()):
+        y = 2 + 9.0 * (len(groups) - 1 - i)
+        middle = [(at + 0.5) * pitch - 1 for at in (source, *readers)]
+        stroke = f"{family(next(found.block(source).ops()))}-edge"
+        lines.append(Line(((middle[0], high), (middle[0], y), (middle[-1], y)), stroke, 1.5, radius=4))
+        lines += [Line(((x, y), (x, high)), stroke, 1.5, True) for x in middle[1:]]
+    text = label("keys and values read from an earlier layer", SMALL, colour="muted")
+    width = pitch * len(found.layers)
+    left = max(0.0, (next(iter(groups)) + 0.5) * pitch - text.width - 12)
+    return Piece(max(width, text.width), high, tuple(lines), ((left, (high - text.height) / 2 - 2, text),))
 
 
 def strip_row(cells: Sequence[Look], pitch: float, high: float = MIXER, low: float = FEED_FORWARD) -> Piece:
     """Cells next to each other: mixers above, feed-forwards below; the colours of several share a cell."""
-    gap = 2.0 if pitch > 6 else 1.0 if pitch > 3 else 0.4
+    gap = min(2.0, 0.14 * pitch)
     boxes: dict[str, list[tuple[float, float, float, float]]] = {}
     spots: list[tuple[float, float]] = []
     for i, look in enumerate(cells):
@@ -64,9 +93,9 @@ def strip_row(cells: Sequence[Look], pitch: float, high: float = MIXER, low: flo
         for families, y, height in ((look.mixers, 0.0, mixer), (look.feed_forwards, high + 2, low)):
             if not look.mixers and families:
                 y, height = 0.0, high + low + 2
-            for j, family in enumerate(families):
+            for j, hue in enumerate(families):
                 share = height / len(families)
-                boxes.setdefault(f"{family}-edge", []).append((x, y + j * share, wide, share))
+                boxes.setdefault(f"{hue}-edge", []).append((x, y + j * share, wide, share))
         if pitch > 8:
             spots += [(x + wide / 2, high - 5.5 - 5 * j) for j in range(min(look.dots, 4))]
     marks: list[Mark] = [Cells(tuple(found), fill) for fill, found in boxes.items()]

@@ -28,7 +28,8 @@ def svg(scene: Piece, title: str, description: str, theme: Theme = "auto", lette
         f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
     )
     said = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
-    style = f"<style>{variables(theme, writer.roles)}{rules}</style>"
+    exact = ".lamina{text-rendering:geometricPrecision}" if letters == "font" else ""
+    style = f"<style>{variables(theme, writer.roles)}{exact}{rules}</style>"
     return "\n".join([head, said, style, f"<defs>{glyphs}</defs>" if glyphs else "", *body, "</svg>\n"])
 
 
@@ -46,7 +47,8 @@ class Writer:
     """Writes marks as elements, and remembers which styles and glyphs they use."""
 
     def __init__(self, theme: Theme, letters: Letters) -> None:
-        self.theme, self.letters = theme, letters
+        self.theme: Theme = theme
+        self.letters = letters
         self.rules: dict[str, str] = {}
         self.roles: set[str] = set()
         self.glyphs: dict[str, str] = {}
@@ -171,7 +173,7 @@ def _runs(boxes: Sequence[tuple[float, float, float, float]]) -> Iterable[tuple[
     """(start, count, pitch) of neighbouring boxes of one size in a row, evenly apart."""
     at = 0
     while at < len(boxes):
-        x, y, *size = boxes[at]
+        _x, y, *size = boxes[at]
         count, pitch = 1, 0.0
         for a, b, *other in boxes[at + 1 :]:
             step = round(a - boxes[at + count - 1][0], 3)
@@ -196,16 +198,25 @@ def _headed(points: list[Point], thick: float) -> tuple[list[Point], str]:
 
 def _rounded(points: list[Point], radius: float) -> str:
     """The path through points, each corner rounded as far as its sides allow."""
-    said = f"M{number(points[0][0])} {number(points[0][1])}"
+    at = points[0]
+    said = f"M{number(at[0])} {number(at[1])}"
     for (ax, ay), (bx, by), (cx, cy) in zip(points, points[1:], points[2:], strict=False):
         first = ((bx - ax) ** 2 + (by - ay) ** 2) ** 0.5
         second = ((cx - bx) ** 2 + (cy - by) ** 2) ** 0.5
         r = min(radius, first / 2, second / 2)
         if r < 0.5:
-            said += f"L{number(bx)} {number(by)}"
+            said, at = said + _straight(at, (bx, by)), (bx, by)
             continue
-        sx, sy = bx - (bx - ax) / first * r, by - (by - ay) / first * r
-        ex, ey = bx + (cx - bx) / second * r, by + (cy - by) / second * r
-        said += f"L{number(sx)} {number(sy)}Q{number(bx)} {number(by)} {number(ex)} {number(ey)}"
-    x, y = points[-1]
-    return f"{said}L{number(x)} {number(y)}"
+        start = (bx - (bx - ax) / first * r, by - (by - ay) / first * r)
+        end = (bx + (cx - bx) / second * r, by + (cy - by) / second * r)
+        said += f"{_straight(at, start)}Q{number(bx)} {number(by)} {number(end[0])} {number(end[1])}"
+        at = end
+    return said + _straight(at, points[-1])
+
+
+def _straight(start: Point, end: Point) -> str:
+    """A straight line on from a point, in the shortest words."""
+    x, y = number(end[0]), number(end[1])
+    if number(start[0]) == x:
+        return "" if number(start[1]) == y else f"V{y}"
+    return f"H{x}" if number(start[1]) == y else f"L{x} {y}"

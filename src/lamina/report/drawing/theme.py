@@ -1,4 +1,4 @@
-"""The colours: a role has one on light and one on dark. Text in a role's `deep` is readable on its `soft` and on paper."""
+"""The colours: a role has one on light and one on dark; a family's `deep` can be read on its `soft` and on paper."""
 
 from __future__ import annotations
 

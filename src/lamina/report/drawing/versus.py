@@ -9,8 +9,9 @@ from lamina.report import words
 from lamina.report.differences import Change, described
 from lamina.report.drawing.block import block_piece
 from lamina.report.drawing.facts import tile
+from lamina.report.drawing.hues import feed_forwards
 from lamina.report.drawing.overview import stack
-from lamina.report.drawing.parts import BODY, GAP, MARGIN, NAME, PADDING, PAGE, SMALL, TITLE, card, columns, fit
+from lamina.report.drawing.parts import BODY, GAP, MARGIN, PADDING, PAGE, SMALL, Make, card, columns, fit
 from lamina.report.drawing.pattern import Kind, Pattern, pattern, places
 from lamina.report.drawing.pattern import described as said_of
 from lamina.report.drawing.scene import (
@@ -30,13 +31,13 @@ from lamina.report.drawing.scene import (
 from lamina.report.drawing.strip import legend, small_strip, strip
 
 ACROSS = 4  # steps of a lineage in a row
-CHANGES = 9  # that a step lists
+CHANGES, LONGEST = 10, 110  # that a step lists; characters of one before names alone are said
 
 
 def compare_scene(left: Architecture, right: Architecture, page: float = PAGE) -> Piece:
     """Two architectures side by side, what is said of one alone marked."""
     room = page - 2 * MARGIN
-    width, sides, found = columns(2, room), (left, right), (pattern(left), pattern(right))
+    width, sides, found = columns(2, room), (left, right), (pattern(left.blocks), pattern(right.blocks))
     told = [{text for kind in f.kinds for variant in kind.variants for text in said_of(variant)} for f in found]
     marked = [frozenset(told[0] - told[1]), frozenset(told[1] - told[0])]
     bands = [_row([_head(arch, f, width) for arch, f in zip(sides, found, strict=True)])]
@@ -60,7 +61,7 @@ def _row(pieces: Sequence[Piece]) -> Piece:
     return row(pieces, GAP, "start")
 
 
-def _level(pieces: Sequence[Piece]) -> Piece:
+def _level(pieces: Sequence[Make | Piece]) -> Piece:
     """Cards next to each other, all as high as the highest."""
     return row(fit(pieces), GAP, "start")
 
@@ -106,11 +107,11 @@ def _changes(changes: Sequence[Change], room: float, sides: Sequence[Architectur
     return column(lines, 5)
 
 
-def _model(found: Pattern, width: float):
+def _model(found: Pattern, width: float) -> Make:
     return lambda height: card("The pattern", stack(found, width - 2 * PADDING), width, height=height)
 
 
-def _block(found: Pattern, kind: Kind, width: float, marked: frozenset[str]):
+def _block(found: Pattern, kind: Kind, width: float, marked: frozenset[str]) -> Make:
     title = kind.label if len(found.kinds) > 1 else "the block"
     body = block_piece(kind.variants, width - 2 * PADDING, marked=marked)
     note = places(kind, len(found.layers))
@@ -132,32 +133,30 @@ def lineage_scene(archs: Sequence[Architecture], page: float = PAGE) -> Piece:
         tops = fit([lambda height, top=top: sized(top, height=height) for top, _ in cells])
         bodies = fit([body for _, body in cells])
         line = [column([top, body], 12) for top, body in zip(tops, bodies, strict=True)]
-        rows.append(_joined(line, start > 0, start + across < len(steps)))
+        rows.append(_joined(line))
     title = paragraph(" → ".join(arch.name or arch.family for arch in archs), room, 22, True, "ink")
     return padded(column([title, *rows], 30), MARGIN, 40, 40)
 
 
-def _joined(pieces: Sequence[Piece], before: bool, after: bool) -> Piece:
+def _joined(pieces: Sequence[Piece]) -> Piece:
     """Steps in a row with arrows between them."""
     line = row(pieces, GAP + 6, "start")
     ends = [(x + piece.width, x + piece.width + GAP + 6) for x, _, piece in line.parts[:-1]]
-    y = 16.0
-    arrows = [Line(((a + 4, y), (b - 4, y)), "accent-edge", 2, True) for a, b in ends]
-    if after:
-        arrows.append(Line(((line.width + 4, y), (line.width + 26, y)), "accent-edge", 2, True))
-    if before:
-        arrows.append(Line(((-26, y), (-4, y)), "accent-edge", 2, True))
-    return line.with_over(*arrows)
+    return line.with_over(*(Line(((a + 4, 16.0), (b - 4, 16.0)), "accent-edge", 2, True) for a, b in ends))
 
 
-def _step(arch: Architecture, before: Architecture | None, width: float):
+def _step(arch: Architecture, before: Architecture | None, width: float) -> tuple[Piece, Make]:
     """The name, numbers and layers of a step, and the card of its commonest block under what changed."""
-    found = pattern(arch)
+    found = pattern(arch.blocks)
     kind = max(found.kinds, key=lambda kind: len(kind.places))
     total, active, _ = arch.parameters()
     numbers = f"{words.count(total)} parameters" + (f", {words.count(active)} active" if active != total else "")
     changes = described(before, arch) if before else []
-    news = column([_news(change, width) for change in _weightiest(changes)], 8) if before else _origin(arch, width)
+    news = (
+        column([_news(change, before, arch, width) for change in _weightiest(changes)], 8)
+        if before
+        else _origin(arch, width)
+    )
     parts = [
         paragraph(arch.name or arch.family, width, 17, True, "ink"),
         paragraph(f"{numbers}, {len(arch.blocks)} layers", width, BODY),
@@ -178,7 +177,7 @@ def _new_words(kind: Kind, before: Architecture | None) -> frozenset[str]:
     """What is said of a block and was not said of the one before."""
     if before is None:
         return frozenset()
-    old = {text for k in pattern(before).kinds for block in k.variants for text in said_of(block)}
+    old = {text for k in pattern(before.blocks).kinds for block in k.variants for text in said_of(block)}
     return frozenset(said_of(kind.block)) - old
 
 
@@ -189,23 +188,26 @@ def _weightiest(changes: Sequence[Change]) -> list[Change]:
     return left[:CHANGES]
 
 
-def _news(change: Change, width: float) -> Piece:
-    """An aspect, what it was, and what it is."""
-    old = _short(change.left or "none")
-    new = _short(change.right or "none")
+def _news(change: Change, before: Architecture, arch: Architecture, width: float) -> Piece:
+    """An aspect, what it was, and what it is; names alone where another mechanism stands there."""
+    old, new = change.left or "none", change.right or "none"
+    if len(old) + len(new) > LONGEST:
+        old, new = _names(change.aspect, before, old), _names(change.aspect, arch, new)
     lines = [label(change.aspect, SMALL, colour="muted"), paragraph(f"{old} → {new}", width - 12, BODY, colour="ink")]
     piece = row([blank(12), column(lines, 0)])
     return piece.with_under(Box(0, 1, 3, piece.height - 2, "accent-edge", None, 1.5))
 
 
+def _names(aspect: str, arch: Architecture, said: str) -> str:
+    """The mixers or the feed-forwards of an architecture by name."""
+    if aspect in ("mixer", "attention"):
+        return words.attention(arch)
+    if aspect == "feed-forward":
+        return " / ".join(dict.fromkeys(words.name_of(op) for block in arch.blocks for op in feed_forwards(block)))
+    return ", ".join(said.split(", ")[:2])
+
+
 def _origin(arch: Architecture, width: float) -> Piece:
     said = [words.attention(arch), *said_of(arch.blocks[0])]
     text = "; ".join(dict.fromkeys(t for t in said if " " in t and "_" not in t))
-    return paragraph(_short(text, 220), width, BODY, colour="ink")
-
-
-def _short(text: str, most: int = 90) -> str:
-    return text if len(text) <= most else text[: most - 1].rsplit(" ", 1)[0] + " …"
-
-
-__all__ = ["NAME", "TITLE", "compare_scene", "lineage_scene"]
+    return paragraph(text, width, BODY, colour="ink")

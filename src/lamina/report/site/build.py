@@ -11,10 +11,10 @@ from typing import Any
 
 from lamina.arch import Architecture
 from lamina.errors import LaminaError
-from lamina.report.site import pages, traits
-from lamina.report.site.profile import choices, profile
 from lamina.report.sheet import sheet
-from lamina.report.site.strip import strip
+from lamina.report.site import pages, traits
+from lamina.report.site.profile import Choices, profile
+from lamina.report.site.strip import key, strip
 
 MARKER = "lamina-site.txt"
 SCRIPTS = (
@@ -45,7 +45,10 @@ def files(archs: Mapping[str, Architecture], facts: Mapping[str, Facts], progres
         if progress:
             progress(done, len(archs))
     names = list(archs)
-    yield "data/site.js", f"Lamina.names = {pages.script(names)};\nLamina.choices = {pages.script(choices())};\n"
+    yield (
+        "data/site.js",
+        f"Lamina.names = {pages.script(names)};\nLamina.choices = {pages.script(Choices().record())};\n",
+    )
     yield "assets/drawing.css", drawings.style
     yield from _pages(cards, names)
     yield from _assets()
@@ -53,7 +56,8 @@ def files(archs: Mapping[str, Architecture], facts: Mapping[str, Facts], progres
 
 def _pages(cards: list[Facts], names: list[str]) -> Files:
     starts, pairs = ([group for group in groups if set(group) <= set(names)] for groups in (STARTS, PAIRS))
-    yield "index.html", pages.page("index.html", base="", page="index.html", cards=cards, **filters(cards))
+    told = {"cards": cards, "key": key(card["strip"] for card in cards)} | filters(cards)
+    yield "index.html", pages.page("index.html", base="", page="index.html", **told)
     yield "compare.html", pages.page("compare.html", base="", page="compare.html", names=names, starts=starts)
     yield "diff.html", pages.page("diff.html", base="", page="diff.html", names=names, pairs=pairs)
 
@@ -74,7 +78,9 @@ def card(said: Facts, arch: Architecture, facts: Facts) -> Facts:
     has = traits.mechanisms(arch)
     others = [other["name"] for other in facts.get("also") or ()]
     parts = [text for kind in said["fields"]["kinds"] for text in kind["parts"].values()]
-    found = " ".join([said["name"], said["family"], said["attention"], *has, *others, *(p.split(",")[0] for p in parts)])
+    found = " ".join(
+        [said["name"], said["family"], said["attention"], *has, *others, *(p.split(",")[0] for p in parts)]
+    )
     shown = {key: said[key] for key in ("name", "parameters", "active", "layers", "context", "attention", "strip")}
     return shown | {
         "released": said["released"],
@@ -142,5 +148,3 @@ def _swap(made: Path, folder: Path) -> None:
         before.rename(folder)
         raise
     shutil.rmtree(before, ignore_errors=True)
-
-

@@ -47,7 +47,7 @@ def script(value: Any) -> Markup:
 
 def date(text: str | None) -> str:
     """A date as far as it is known: 5 Aug 2025, Oct 2025, 2019."""
-    months = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+    months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
     match (text or "").split("-"):
         case [year, month, day]:
             return f"{int(day)} {months[int(month) - 1]} {year}"
@@ -74,12 +74,12 @@ def page(template: str, **values: Any) -> str:
 
 def asset(name: str) -> str:
     """The text of a file of the site's own."""
-    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
+    return (resources.files("lamina.report.site") / "assets" / name).read_text(encoding="utf-8")
 
 
 def vendored(name: str) -> str:
     """The text of a file that others wrote."""
-    return (resources.files(__package__) / "vendor" / name).read_text(encoding="utf-8")
+    return (resources.files("lamina.report.site") / "vendor" / name).read_text(encoding="utf-8")
 
 
 # -- styles
@@ -191,4 +191,5 @@ def _structure(said: Facts) -> list[tuple[str, str]]:
     for block in said["blocks"]:
         span = f"{block['count']} x {block['label']}: " if several else ""
         rows += [(f"{span}{name.replace('_', '-')}", text) for name, text in block["parts"].items()]
+    rows += [(title, text) for title, text in said["encoders"]]
     return [pair for pair in [*rows, ("final norm", said["norm"] or "none"), ("head", said["head"])] if pair[1]]

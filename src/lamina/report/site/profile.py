@@ -6,14 +6,15 @@ assets/difference.js compares `fields` as arch/diff.py compares values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lamina.arch import Architecture, Block
 from lamina.arch.bill import Line
 from lamina.arch.cost import Cost
 from lamina.arch.measure import FIXED, Kept, Work
-from lamina.arch.precision import PRECISIONS, Precision, plan
+from lamina.arch.precision import PRECISIONS, Precision, plan, precision
 from lamina.errors import LaminaError
 from lamina.machine.devices import WIDER, Device, devices
 from lamina.report import words
@@ -37,17 +38,27 @@ PLANS = (
 """How weights can be stored in the pages, by the names of `lamina.arch.precision.plan`."""
 
 CACHES = ("bfloat16", "float32", "fp8", "int4")
+"""How state can be kept that follows the cache's precision."""
 
 Record = dict[str, Any]
 
+_IN_BLOCK = re.compile(r"(encoders\[\d+\]\.)?blocks\[")
 
-def choices() -> Record:
-    """What can be chosen in the pages: ways of storing weights and the cache, and devices with their rates."""
-    return {
-        "plans": [{"name": name, **_stored(plan(name).other)} for name in PLANS],
-        "caches": [{"name": name, "bits": PRECISIONS[name].bits} for name in CACHES],
-        "devices": [_device(device) for device in devices().values()],
-    }
+
+class Choices(NamedTuple):
+    """What can be chosen in the pages: ways of storing weights (by the names of plans) and the cache, and devices."""
+
+    plans: tuple[str, ...] = PLANS
+    caches: tuple[str, ...] = CACHES
+    devices: tuple[Device, ...] = ()
+
+    def record(self) -> Record:
+        """As the scripts read them, devices with their rates."""
+        return {
+            "plans": [{"name": name, **_stored(plan(name).other)} for name in self.plans],
+            "caches": [{"name": name, "bits": precision(name).bits} for name in self.caches],
+            "devices": [_device(device) for device in (*devices().values(), *self.devices)],
+        }
 
 
 def _stored(general: Precision) -> Record:
@@ -78,9 +89,9 @@ def _rate(device: Device, products: str) -> float | None:
         return None
 
 
-def profile(arch: Architecture, said: Record, facts: Record) -> Record:
+def profile(arch: Architecture, said: Record, facts: Record, plans: Sequence[str] = PLANS) -> Record:
     """All that the pages compute of an architecture; `said` is its sheet, `facts` what its publisher says."""
-    costs = [priced(arch, name) for name in PLANS]
+    costs = [priced(arch, name) for name in plans]
     bill = costs[0].bill
     return {
         "name": arch.name,
@@ -139,28 +150,40 @@ def _work(work: Work) -> Record:
 
 
 def compared(arch: Architecture, said: Record) -> Record:
-    """What a diff looks at: every field by its path, those of each different block once, and where it stands.
+    """What a diff looks at: what stands around the blocks in words, and every field by its path.
 
-    `shared` are fields that all blocks have alike; what a kind of block says for itself comes after them.
+    `top` are fields of the whole; the blocks of a stack are in `stacks`, by the path of the stack.
     """
-    different, places = words.kinds(arch.blocks)
-    top = [[path, value] for path, value in fields(arch) if not path.startswith(("blocks[", "name"))]
+    top = [[path, value] for path, value in fields(arch) if path != "name" and not _IN_BLOCK.match(path)]
+    stacks = {"blocks": arch.blocks} | {f"encoders[{i}].blocks": e.blocks for i, e in enumerate(arch.encoders)}
+    around = [
+        ("embedding", said["embedding"]),
+        ("recursion", said["recursion"]),
+        *said["encoders"],
+        ("final norm", said["norm"] or "none"),
+        ("head", said["head"]),
+    ]
+    kinds = [{"label": block["label"], "parts": block["parts"]} for block in said["blocks"]]
+    return {
+        "around": [pair for pair in around if pair[1]],
+        "kinds": kinds,
+        "top": top,
+        "stacks": {path: _stack(arch, blocks) for path, blocks in stacks.items() if blocks},
+    }
+
+
+def _stack(arch: Architecture, blocks: Sequence[Block]) -> Record:
+    """Fields of blocks: those that all have alike, what each different block says for itself, and where it stands."""
+    different, places = words.kinds(blocks)
     each = [dict(_block_fields(arch, kind)) for kind in different]
     shared = {path: value for path, value in each[0].items() if all(own.get(path) == value for own in each)}
-    kinds = [
-        {
-            "label": block["label"],
-            "parts": block["parts"],
-            "fields": [[path, value] for path, value in own.items() if path not in shared],
-        }
-        for own, block in zip(each, said["blocks"], strict=True)
-    ]
-    return {"top": top, "shared": list(shared.items()), "kinds": kinds, "places": places}
+    kinds = [[pair for pair in own.items() if pair[0] not in shared] for own in each]
+    return {"shared": list(shared.items()), "kinds": kinds, "places": places}
 
 
 def _block_fields(arch: Architecture, block: Block) -> Iterator[tuple[str, str]]:
     """Every field of a block by its path within it."""
-    alone = arch.model_copy(update={"blocks": (block,), "recursion": None})
+    alone = arch.model_copy(update={"blocks": (block,), "encoders": (), "recursion": None})
     for path, value in fields(alone):
         if path.startswith("blocks[0]."):
             yield path.removeprefix("blocks[0]."), value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import groupby
 
 from markupsafe import Markup
@@ -9,6 +10,20 @@ from markupsafe import Markup
 from lamina.arch import Architecture
 from lamina.report import words
 from lamina.report.drawing.hues import hues
+
+COLOURS = {
+    "full": "full attention",
+    "window": "window",
+    "latent": "latent attention",
+    "delta": "linear attention",
+    "scan": "state space",
+    "convolution": "convolution",
+    "cross": "cross-attention",
+    "other": "other mixer",
+    "dense": "dense",
+    "experts": "experts",
+}
+"""What the colours of cells say: of mixers, then of feed-forwards."""
 
 HIGH, LOW = 7.0, 3.0
 
@@ -30,6 +45,12 @@ def strip(arch: Architecture) -> Markup:
         f'<svg class="strip" style="--layers:{start}" viewBox="0 0 {start} 10" preserveAspectRatio="none" '
         f'aria-hidden="true" focusable="false">{marks}</svg>'
     )
+
+
+def key(strips: Iterable[str]) -> list[tuple[str, str]]:
+    """The colours that stand in some strips, and what they say."""
+    together = "".join(strips)
+    return [(family, text) for family, text in COLOURS.items() if f"var(--{family}-edge)" in together]
 
 
 def _fill(paths: dict[str, list[str]], families: tuple[str, ...], box: tuple[float, float, float, float]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from lamina.arch import Architecture, Attention, Mamba, Mamba2, Parallel
+from lamina.arch import Architecture, Attention, Mamba, Mamba2, Op, Parallel
 from lamina.arch.feedforward import FeedForward
 from lamina.report.sheet import fields
 
@@ -22,6 +22,12 @@ def _recurrent(arch: Architecture, scan: bool) -> bool:
     return any(isinstance(op, Mamba | Mamba2) == scan for op in mixers)
 
 
+def _full(op: Op) -> bool:
+    """Whether a mixer looks at all that came before."""
+    kinds = {k.kind for k in op.keeps(WIDTH)}
+    return bool({"full", "latent"} & kinds) and not {"index", "compressed"} & kinds
+
+
 def _experts(arch: Architecture) -> bool:
     return any(isinstance(op, FeedForward) and op.unused(WIDTH) for op in arch.ops())
 
@@ -31,7 +37,7 @@ def _without_positions(arch: Architecture) -> bool:
 
 
 MECHANISMS: dict[str, Callable[[Architecture], bool]] = {
-    "Full attention": lambda a: bool({"full", "latent"} & kept(a)) or a.bidirectional,
+    "Full attention": lambda a: a.bidirectional or any(_full(op) for op in a.ops()),
     "Sliding window": lambda a: bool({"window", "chunk"} & kept(a)),
     "Latent attention": lambda a: "latent" in kept(a),
     "Sparse attention": lambda a: bool({"index", "compressed"} & kept(a)),
@@ -45,6 +51,7 @@ MECHANISMS: dict[str, Callable[[Architecture], bool]] = {
     "No positions (NoPE)": _without_positions,
     "Recursion, loops": lambda a: a.recursion is not None or a.loops > 1,
     "Looks both ways": lambda a: a.bidirectional,
+    "Images, sound": lambda a: bool(a.encoders),
 }
 """What can be asked for on the catalog's page, and whether an architecture has it."""
 

@@ -76,7 +76,7 @@ def heads(op: Attention | CrossAttention | RelativeAttention, width: float) -> I
     pieces = [picture, label(f"and {more} more", SMALL, colour="muted")] if more else [picture]
     values = getattr(op, "values", op.head_dim)
     kept = op.kv_heads * (op.head_dim + values)
-    note = f"{op.heads} query heads, {op.kv_heads} key/value heads: {kept:,} numbers kept of a token"
+    note = f"{op.heads} query heads, {op.kv_heads} key/value heads: keys and values of a token are {kept:,} numbers"
     note += f" instead of {op.heads * (op.head_dim + values):,}." if share > 1 else "."
     return Inset(f"Heads of {words.name_of(op)}", column([*pieces, signs], 10, "middle"), note)
 
@@ -211,5 +211,8 @@ def relative(op: RelativeAttention, width: float) -> Inset:
     s.put(label("bias", SMALL, colour="muted"), start + 8, 0)
     s.put(label(f"{op.extent:,} tokens back", SMALL, colour="muted"), near - 40, high + 5)
     s.put(label("none", SMALL, colour="muted"), end - 40, high * 0.78 - 20)
-    note = f"No rotation: a key's score gets a bias of its distance, r · p, from {op.relative_dim} numbers of the query and a learned vector a distance."
+    note = (
+        f"No rotation: a key's score gets a bias of its distance, r · p, from {op.relative_dim} numbers of "
+        "the query and a learned vector a distance."
+    )
     return Inset("Relative positions", s.piece(width), note)

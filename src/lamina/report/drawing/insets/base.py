@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lamina.arch import Op, Parallel
+from lamina.arch import Parallel
 from lamina.arch.base import Node
 from lamina.report.drawing.font import wrapped
 from lamina.report.drawing.parts import SMALL

@@ -90,9 +90,11 @@ def _chosen(op: MoE, each: int) -> set[int]:
 
 def _note(op: MoE) -> str:
     r = op.router
-    said = f"{r.experts:,} experts, each {words.name_of(op.expert)}; a token uses {r.active}"
-    if r.groups > 1:
-        said += f", from the {r.active_groups} best of {r.groups} groups"
-    if op.identities:
-        said += f". {op.identities} of the choices (grey) {'return' if op.identities > 1 else 'returns'} x"
-    return said + "."
+    said = f"{op.computing:,} experts, each {words.name_of(op.expert)}"
+    said += (
+        f", and {op.identities} {'choices' if op.identities > 1 else 'choice'} (grey) of x itself"
+        if op.identities
+        else ""
+    )
+    said += f"; a token uses {r.active}"
+    return f"{said}, from the {r.active_groups} best of {r.groups} groups." if r.groups > 1 else f"{said}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from lamina.arch import LatentAttention
 from lamina.arch.mixers import (
     BlockIndexer,
@@ -42,7 +44,7 @@ def latent_path(op: LatentAttention, width: float) -> Inset:
     for piece in [*above, node(f"softmax(scale q·k) v in {op.heads} heads", "latent", width)]:
         places.append(s.put_middle(piece, width / 2, y))
         y = places[-1].below + 14
-    for upper, lower in zip(places, places[1:], strict=False):
+    for upper, lower in itertools.pairwise(places):
         s.arrow((width / 2, lower.y), (width / 2, upper.below))
     top = places[-1]
     y = top.below + RISE
@@ -71,7 +73,10 @@ def latent_path(op: LatentAttention, width: float) -> Inset:
     else:
         s.arrow((width / 2, x.y), (width / 2, x.y - 8), (lower_q.middle, x.y - 8), (lower_q.middle, lower_q.below))
     kept, full = op.latent + op.rotary_dim, op.heads * (op.head_dim + op.value_dim)
-    note = f"Kept of a token: {kept:,} numbers (marked). Its keys and values would be {full:,}, {full / kept:.0f} times as many."
+    note = (
+        f"Kept of a token: {kept:,} numbers (marked). Its keys and values would be {full:,}, "
+        f"{full / kept:.0f} times as many."
+    )
     return Inset(f"Latent path of {words.kind_of(op)}", s.piece(width), note)
 
 
@@ -83,19 +88,28 @@ def _(part: Indexer, width: float) -> tuple[Inset, ...]:
     if part.shared:
         return ()
     unit = f"pools of {part.pool.size} tokens" if part.pool else "tokens"
-    note = f"{part.heads} small heads of {part.head_dim} score every key; attention reads the best {part.top_k:,} {unit if not part.pool else 'tokens, in ' + unit}."
+    note = (
+        f"{part.heads} small heads of {part.head_dim} score every key; attention reads the best "
+        f"{part.top_k:,} {unit if not part.pool else 'tokens, in ' + unit}."
+    )
     return (Inset("Which tokens are read", _scores(width, None, "latent"), note),)
 
 
 @insets.register
 def _(part: BlockIndexer, width: float) -> tuple[Inset, ...]:
-    note = f"{part.heads} small heads of {part.head_dim} score keys; attention reads the {part.top_k} best blocks of {part.block} tokens, the last {part.local} always."
+    note = (
+        f"{part.heads} small heads of {part.head_dim} score keys; attention reads the {part.top_k} best "
+        f"blocks of {part.block} tokens, the last {part.local} always."
+    )
     return (Inset("Which blocks are read", _scores(width, 4, "full"), note),)
 
 
 @insets.register
 def _(part: PooledIndexer, width: float) -> tuple[Inset, ...]:
-    note = f"{part.heads} small heads of {part.head_dim} score the mean key of every {part.pool} tokens; attention reads the {part.top_k} best pools and what comes after the last."
+    note = (
+        f"{part.heads} small heads of {part.head_dim} score the mean key of every {part.pool} tokens; "
+        f"attention reads the {part.top_k} best pools and what comes after the last."
+    )
     return (Inset("Which pools are read", _scores(width, 3, "full"), note),)
 
 
@@ -162,7 +176,8 @@ def _(op: CompressedAttention, width: float) -> tuple[Inset, ...]:
     query = s.put(node("q", "accent", 26), width - 30, 0)
     middle = width - recent * pitch / 2
     s.arrow((middle, tokens_y - 2), (middle, query.below))
-    said = f"One key of {op.head_dim} numbers, which is the value too, for all {op.heads} heads: of the last {op.window:,} tokens"
+    said = f"One key of {op.head_dim} numbers, which is the value too, for all {op.heads} heads"
+    said += f": of the last {op.window:,} tokens"
     if op.compressor:
         said += _entries(op, s, tokens_y, pitch, count, query.x)
     s.put_middle(label("tokens", SMALL, colour="muted"), width / 2, tokens_y + 16)

@@ -70,42 +70,60 @@ def _fade(s: Sketch, grid: Place, text: str, name: str, colour: str) -> None:
 @insets.register
 def _(op: GatedDeltaNet, width: float) -> tuple[Inset, ...]:
     picture = state(op, width, (op.key_dim, op.value_dim), "× α", "+ β k (v − S′ k)′", "o = S′ q")
-    note = f"{op.value_heads} states of {op.key_dim} × {op.value_dim}. One decay α a head; the step β writes what the state got wrong about k. ′ is transposed."
+    note = (
+        f"{op.value_heads} states of {op.key_dim} × {op.value_dim}. One decay α a head; the step β writes "
+        "what the state got wrong about k. ′ is transposed."
+    )
     return (Inset("Gated delta rule", picture, note),)
 
 
 @insets.register
 def _(op: KimiDeltaAttention, width: float) -> tuple[Inset, ...]:
     picture = state(op, width, (op.key_dim, op.value_dim), "× α, a row", "+ β k (v − S′ k)′", "o = S′ q", rows=True)
-    note = f"{op.heads} states of {op.key_dim} × {op.value_dim}. Each row has a decay of its own; the step β writes what the state got wrong about k. ′ is transposed."
+    note = (
+        f"{op.heads} states of {op.key_dim} × {op.value_dim}. Each row has a decay of its own; the step β "
+        "writes what the state got wrong about k. ′ is transposed."
+    )
     return (Inset("Kimi delta rule", picture, note),)
 
 
 @insets.register
 def _(op: LightningAttention, width: float) -> tuple[Inset, ...]:
     picture = state(op, width, (op.head_dim, op.head_dim), "× fixed", "+ k v′", "o = S′ q")
-    note = f"{op.heads} states of {op.head_dim} × {op.head_dim}; each head fades at a fixed rate{', slower in deeper layers' if op.by_depth else ''}. ′ is transposed."
+    note = (
+        f"{op.heads} states of {op.head_dim} × {op.head_dim}; each head fades at a fixed "
+        f"rate{', slower in deeper layers' if op.by_depth else ''}. ′ is transposed."
+    )
     return (Inset("Lightning attention", picture, note),)
 
 
 @insets.register
 def _(op: MLSTM, width: float) -> tuple[Inset, ...]:
     picture = state(op, width, (op.key_dim, op.value_dim), "× f", "+ i k v′", "C′ q / |n·q|", name="C")
-    note = f"{op.heads} matrices of {op.key_dim} × {op.value_dim}, with an exponential input gate i, a forget gate f, and a vector n that keeps the scale. ′ is transposed."
+    note = (
+        f"{op.heads} matrices of {op.key_dim} × {op.value_dim}, with an exponential input gate i, a forget "
+        "gate f, and a vector n that keeps the scale. ′ is transposed."
+    )
     return (Inset("mLSTM", picture, note),)
 
 
 @insets.register
 def _(op: Mamba2, width: float) -> tuple[Inset, ...]:
     picture = state(op, width, (op.head_dim, op.state), "× a", "+ Δ x B′", "y = S C + skip x")
-    note = f"{op.heads} states of {op.head_dim} × {op.state}; one decay a = exp(−rate Δ) a head. B and C are shared by {op.heads // op.groups} heads. ′ is transposed."
+    note = (
+        f"{op.heads} states of {op.head_dim} × {op.state}; one decay a = exp(−rate Δ) a head. B and C are "
+        f"shared by {op.heads // op.groups} heads. ′ is transposed."
+    )
     return (Inset("State-space dual", picture, note),)
 
 
 @insets.register
 def _(op: Mamba, width: float) -> tuple[Inset, ...]:
     picture = state(op, width, (op.inner, op.state), "× a, each", "+ Δ x B′", "y = S C + skip x", rows=True)
-    note = f"{op.inner:,} channels with {op.state} states each; every state has its own decay exp(−rate Δ). ′ is transposed."
+    note = (
+        f"{op.inner:,} channels with {op.state} states each; every state has its own decay exp(−rate Δ). ′ "
+        "is transposed."
+    )
     return (Inset("Selective scan", picture, note),)
 
 
@@ -129,12 +147,18 @@ def convolution(kernel: int, width: float) -> Inset:
         if i in taps:
             s.line((x + pitch / 2 - 3, y), (out.middle, out.below), stroke="convolution-edge")
     s.put_middle(label("b × x of the last tokens", SMALL, colour="muted"), width / 2, y + 24)
-    note = f"A token sees the last {kernel}. Two gates, b and c, are made from the input; only {kernel - 1} earlier inputs are kept."
+    note = (
+        f"A token sees the last {kernel}. Two gates, b and c, are made from the input; only {kernel - 1} "
+        "earlier inputs are kept."
+    )
     return Inset("Short convolution", s.piece(width), note)
 
 
 @insets.register
 def _(op: RGLRU, width: float) -> tuple[Inset, ...]:
     picture = state(op, width, (op.inner, 1), "× a", "+ sqrt(1 − a²) i u", "h", rows=True, name="h", columns=1)
-    note = f"{op.inner:,} channels with one number each. The decay a and the gate i are made from the input of each; u passed a convolution of {op.convolution}."
+    note = (
+        f"{op.inner:,} channels with one number each. The decay a and the gate i are made from the input of "
+        f"each; u passed a convolution of {op.convolution}."
+    )
     return (Inset("Real-gated linear recurrence", picture, note),)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from lamina.arch import Recursion
+from lamina.arch.ngrams import NgramTables
 from lamina.arch.per_layer import PerLayerInputs
 from lamina.arch.residual import LaurelResidual
 from lamina.arch.streams import AltUp, AttentionResiduals, GatedStreams, HyperConnections
 from lamina.report.drawing.insets.base import Inset, insets, node
 from lamina.report.drawing.parts import SMALL
-from lamina.report.drawing.scene import Dots, Line, Piece, label
+from lamina.report.drawing.scene import Box, Dots, Line, Piece, label
 from lamina.report.drawing.sketch import Sketch
 
 
 @insets.register
 def _(part: HyperConnections, width: float) -> tuple[Inset, ...]:
-    note = f"{part.count} streams instead of one. What is read, written and mixed is made from the streams; the mixture is doubly stochastic after {part.iterations} rounds."
+    note = (
+        f"{part.count} streams instead of one. What is read, written and mixed is made from the streams; "
+        f"the mixture is doubly stochastic after {part.iterations} rounds."
+    )
     return (Inset("Hyper-connections", _streams(part.count, width, f"mix {part.count} × {part.count}"), note),)
 
 
 @insets.register
 def _(part: GatedStreams, width: float) -> tuple[Inset, ...]:
-    note = f"{part.count} streams instead of one. A branch reads the mean of gated streams (a bottleneck of {part.rank} makes the gates) and writes to every one, as much as each asks for."
+    note = (
+        f"{part.count} streams instead of one. A branch reads the mean of gated streams (a bottleneck of "
+        f"{part.rank} makes the gates) and writes to every one, as much as each asks for."
+    )
     if part.memory:
         blocks = ", ".join(map(str, part.memory.blocks))
         note += f" Before blocks {blocks} a memory of the last {part.memory.longest} tokens is added."
@@ -67,7 +74,10 @@ def _(part: AltUp, width: float) -> tuple[Inset, ...]:
     block = s.put(node("block", "full", 110), width - 130, 84)
     s.arrow((first.right, first.centre), (block.middle, first.centre), (block.middle, block.below))
     s.arrow((block.middle, block.y), (block.middle, 48), (left - 15 + wide, 48))
-    note = f"{n} streams, of which a block computes one (marked); the others follow by what it was predicted to give and what it gave."
+    note = (
+        f"{n} streams, of which a block computes one (marked); the others follow by what it was predicted "
+        "to give and what it gave."
+    )
     return (Inset("AltUp", s.piece(width), note),)
 
 
@@ -139,7 +149,10 @@ def _(part: PerLayerInputs, width: float) -> tuple[Inset, ...]:
         s.line((place.right, place.centre), (x - 14, place.centre), (x - 14, 68), (x, 68))
     for block in blocks:
         s.arrow((x, 68), (x + 14, 68), (x + 14, block.centre), (block.x, block.centre))
-    note = f"Each block gets {part.width} numbers of its own of every token, from a table and from the embedding; the table can stay in slow memory."
+    note = (
+        f"Each block gets {part.width} numbers of its own of every token, from a table and from the "
+        "embedding; the table can stay in slow memory."
+    )
     return (Inset("Per-layer inputs", s.piece(width), note),)
 
 
@@ -161,3 +174,31 @@ def _(part: LaurelResidual, width: float) -> tuple[Inset, ...]:
             (total.middle, total.below),
         )
     return (Inset("LAuReL", s.piece(width), "z is what the op reads: the stream after its norm."),)
+
+
+@insets.register
+def _(part: NgramTables, width: float) -> tuple[Inset, ...]:
+    s, count, pitch = Sketch(), 7, 34.0
+    lengths = [1, *range(2, part.longest + 1)]
+    total = s.put_middle(node("mean", "norm", 80), width / 2, 0)
+    each = (width - 10 * (len(lengths) - 1)) / len(lengths)
+    y, left = total.below + 30, (width - count * pitch) / 2
+    for i, length in enumerate(lengths):
+        many = f"{part.tables} tables" if length > 1 else "the table"
+        place = s.put(
+            node([f"last {length}", many] if length > 1 else ["token", many], "ends", each), i * (each + 10), y
+        )
+        s.arrow((place.middle, place.y), (place.middle, y - 14), (total.middle, y - 14), (total.middle, total.below))
+    below = y + 34 + 16
+    for i, length in enumerate(lengths):
+        right, middle = left + count * pitch - 6, i * (each + 10) + each / 2
+        start, line = right - length * pitch + 6, below + 12.0 * i
+        s.mark(Line(((start, line), (right, line)), "accent-edge", 3, radius=0))
+        end = min(max(middle, start), right)  # the nearest place of the bar
+        s.line((middle, y + 34), (middle, line), (end, line))
+    for i in range(count):
+        s.mark(Box(left + i * pitch, below + 12 * len(lengths), pitch - 6, 16, "norm-soft", "norm-edge", 4))
+    note = (
+        f"Vectors of the last 2 to {part.longest} tokens together, found by hashes, are averaged with the token's own."
+    )
+    return (Inset("Embeddings of n-grams", s.piece(width), note),)

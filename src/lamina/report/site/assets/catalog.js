@@ -35,8 +35,8 @@
       card.hidden = !fits(card, wanted, having);
       many += card.hidden ? 0 : 1;
     }
-    const order = ORDERS[wanted.sort] || ORDERS.newest;
-    at("cards").append(...cards.toSorted(order));
+    const ordered = cards.toSorted(ORDERS[wanted.sort] || ORDERS.newest);
+    if (ordered.some((card, i) => card !== at("cards").children[i])) at("cards").append(...ordered);
     const text = many === 1 ? "1 architecture" : `${many} architectures`;
     if (at("many").textContent !== text) at("many").textContent = text;
     at("none").hidden = many > 0;

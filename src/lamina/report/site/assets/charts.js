@@ -58,7 +58,7 @@
 
   function tooltip(format) {
     return {
-      backgroundColor: css("--ink"), titleColor: css("--paper"), bodyColor: css("--paper"), padding: 10, boxPadding: 5,
+      backgroundColor: css("--ink"), titleColor: css("--paper"), bodyColor: css("--paper"), footerColor: css("--paper"), padding: 10, boxPadding: 5,
       usePointStyle: true, callbacks: {
         label: (item) => ` ${item.dataset.label}: ${format(item.parsed[item.chart.options.indexAxis === "y" ? "x" : "y"])}`,
       },
@@ -84,7 +84,7 @@
     const datasets = series.map((s) => ({
       label: s.name, data: contexts.map((n, k) => ({ x: n, y: s.values[k] || NaN })), borderColor: colour(s.of),
       backgroundColor: colour(s.of), borderDash: dash(s.of), borderWidth: 2, pointStyle: POINTS[s.of % POINTS.length],
-      pointRadius: contexts.map((n) => (Math.log2(n) % 2 === 0 ? 3 : 0)), pointHoverRadius: 5, tension: 0,
+      pointRadius: contexts.map((n) => (Math.log2(n) % 2 === 0 ? 3 : 0)), pointHoverRadius: 5, clip: 8,
     }));
     const powers = (scale) => { scale.ticks = contexts.filter((n) => Math.log2(n) % 2 === 0).map((value) => ({ value })); };
     shown(canvas, {
@@ -129,7 +129,7 @@
     const canvas = described(figure, label, words.table(title, ["architecture", ...parts.map((p) => p.name), "together"], rows));
     figure.querySelector(".plot").style.height = `${Math.max(3, names.length) * 34 + 64}px`;
     const datasets = parts.map((part) => ({
-      label: part.name, data: part.values, backgroundColor: css(part.colour), barThickness: 18, borderRadius: 2,
+      label: part.name, data: part.values, backgroundColor: css(part.colour), hoverBackgroundColor: css(part.colour), barThickness: 18, borderRadius: 2,
     }));
     shown(canvas, {
       type: "bar", data: { labels: names, datasets },

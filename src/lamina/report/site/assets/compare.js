@@ -25,7 +25,7 @@
     const text = names.length === 1 ? "1 architecture is compared" : `${names.length} architectures are compared`;
     if (at("status").textContent !== text) at("status").textContent = text;
     if (names.length) figures.show(profiles, Lamina.setting());
-    for (const link of document.querySelectorAll("#chosen a[data-keep]")) link.href = link.getAttribute("href").split("#")[0] + location.hash;
+    Lamina.keepLinks();
   }
 
   function start() {

@@ -60,8 +60,8 @@
     const total = (measure) => Math.ceil(sum(profile.lines, measure));
     const always = (line) => (line.always ? line.always[setting.plan] : 0);
     const routed = (line) => (line.routed ? line.routed[setting.plan] : 0);
-    const times = (line) => line.times || 1;
-    const runs = (line) => line.runs || 1;
+    const times = (line) => line.times ?? 1;
+    const runs = (line) => line.runs ?? 1;
 
     const weights = (line) => times(line) * (always(line) + routed(line));
     const state = (line) => batch * runs(line) * sum(line.keeps, (kept) => keptBytes(kept, context, itemsize));
@@ -74,7 +74,7 @@
       return runs(line) * workFlops(decoding ? line.decoding : line.prefill, tokens, earlier, causal);
     }
 
-    const prefill = (line) => batch * flops(line, line.kind === "head" ? 1 : context, 0);
+    const prefill = (line) => batch * flops(line, line.kind === "head" ? Math.min(1, context) : context, 0);
     const decode = (line) => batch * flops(line, 1, context);
 
     /* Bytes of weights that so many tokens, computed at once, read. */
@@ -83,6 +83,7 @@
         const rows = (tokens * line.row * choices.plans[setting.plan].bits) / 8;
         return profile.tied ? always(line) : Math.min(rows, always(line));
       }
+      if (line.group === "encoder") return 0;
       if (!line.experts) return times(line) * always(line);
       const reached = 1 - Math.pow(1 - line.chosen / line.experts, tokens);
       return times(line) * (always(line) + reached * routed(line));

@@ -52,38 +52,47 @@
   function row(heading, left, right) {
     const same = left === right;
     const cells = [[left, right], [right, left]].map(([own, other]) =>
-      words.element("td", {}, ...(same ? [own === undefined ? "none" : own] : phrases(own, other))));
-    return words.element("tr", { class: same ? "same" : "differs" },
-      words.element("th", { scope: "row" }, heading, same ? null : words.element("span", { class: "hidden" }, " (differs)")), ...cells);
+      words.element("td", { role: "cell" }, ...(same ? [own === undefined ? "none" : own] : phrases(own, other))));
+    return words.element("tr", { role: "row", class: same ? "same" : "differs" },
+      words.element("th", { role: "rowheader", scope: "row" }, heading, same ? null : words.element("span", { class: "hidden" }, " (differs)")), ...cells);
   }
 
+  /* Roles are said out loud, for on a narrow page the rows are laid out as grids, and would lose them. */
   function table(caption, names, rows) {
-    const head = words.element("tr", {}, ...["", ...names].map((name, i) =>
-      (i ? words.element("th", { scope: "col" }, name) : words.element("td", {}))));
-    return words.element("table", { class: "sides" }, words.element("caption", { class: "hidden" }, caption),
-      words.element("thead", {}, head), words.element("tbody", {}, ...rows));
+    const head = words.element("tr", { role: "row" }, ...["what", ...names].map((name) =>
+      words.element("th", { role: "columnheader", scope: "col" }, name)));
+    return words.element("table", { role: "table", class: "sides" }, words.element("caption", { class: "hidden" }, caption),
+      words.element("thead", { role: "rowgroup" }, head), words.element("tbody", { role: "rowgroup" }, ...rows));
   }
 
-  /* A table for each pair of kinds of blocks that meet. */
+  function titled(title, a, b, rows) {
+    const scroll = words.element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title },
+      table(title, [a.name, b.name], rows));
+    return words.element("section", {}, words.element("h4", {}, title), scroll);
+  }
+
+  /* A table for each pair of kinds of blocks that meet, after one of what stands around them. */
   function parts(a, b) {
-    return difference.meetings(a.fields, b.fields).map(({ left, right, layers }) => {
+    const [one, two] = [a, b].map((side) => Object.fromEntries(side.fields.around));
+    const names = [...new Set([...Object.keys(one), ...Object.keys(two)])];
+    const around = titled("Around the layers", a, b, names.map((name) => row(name, one[name], two[name])));
+    const blocks = difference.meetings(a.fields.stacks.blocks, b.fields.stacks.blocks).map(({ left, right, layers }) => {
       const [l, r] = [left === null ? {} : a.fields.kinds[left].parts, right === null ? {} : b.fields.kinds[right].parts];
       const roles = [...new Set([...Object.keys(l), ...Object.keys(r)])];
       const title = `${layers.length === 1 ? "Layer" : "Layers"} ${words.runs(layers).replaceAll("-", "–").replaceAll(",", ", ")}`;
       const rows = roles.map((role) => row(role.replaceAll("_", "-"), l[role], r[role]));
-      const scroll = words.element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title },
-        table(title, [a.name, b.name], rows));
-      return words.element("section", {}, words.element("h4", {}, title), scroll);
+      return titled(title, a, b, rows);
     });
+    return [...blocks, around];
   }
 
   function paths(a, b) {
     const found = difference.differences(a.fields, b.fields);
-    const rows = found.map(({ path, left, right, layers }) => {
-      const where = layers ? `blocks[${words.runs(layers)}]${path && "."}${path}` : path;
-      const cells = [left, right].map((value) => words.element("td", {}, value === undefined
+    const rows = found.map(({ stack, path, left, right, layers }) => {
+      const where = stack ? `${stack}[${words.runs(layers)}]${path && "."}${path}` : path;
+      const cells = [left, right].map((value) => words.element("td", { role: "cell" }, value === undefined
         ? words.element("span", { class: "absent" }, "none") : words.element("code", {}, value)));
-      return words.element("tr", {}, words.element("th", { scope: "row" }, words.element("code", {}, where)), ...cells);
+      return words.element("tr", { role: "row" }, words.element("th", { role: "rowheader", scope: "row" }, words.element("code", {}, where)), ...cells);
     });
     at("paths-many").textContent = found.length === 1 ? "1 field differs" : `${found.length} fields differ`;
     return table("Fields that differ, by path", [a.name, b.name], rows);

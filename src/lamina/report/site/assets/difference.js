@@ -10,7 +10,8 @@
       .map((path) => ({ path, left: a.get(path), right: b.get(path) }));
   }
 
-  const fieldsOf = (side, kind) => [...side.shared, ...side.kinds[kind].fields];
+  const fieldsOf = (stack, kind) => [...stack.shared, ...stack.kinds[kind]];
+  const NONE = { shared: [], kinds: [], places: [] };
 
   /* Pairs of kinds of blocks that stand at the same places: [{ left, right, layers }], a kind null where one ends. */
   function meetings(a, b) {
@@ -24,21 +25,27 @@
     return [...found.values()];
   }
 
-  /* Every difference: { path, left, right, layers }, layers null outside of blocks, undefined what one side lacks. */
-  function differences(a, b) {
+  /* What differs in a stack of blocks: { stack, path, left, right, layers }. */
+  function inStack(stack, a, b) {
     const folded = new Map();
     for (const { left, right, layers } of meetings(a, b)) {
       const found = left === null || right === null
-        ? [{ path: "", left: left === null ? undefined : a.kinds[left].label, right: right === null ? undefined : b.kinds[right].label }]
+        ? [{ path: "", left: left === null ? undefined : "a block", right: right === null ? undefined : "a block" }]
         : compareFields(fieldsOf(a, left), fieldsOf(b, right));
       for (const one of found) {
         const key = JSON.stringify([one.path, one.left, one.right]);
-        if (!folded.has(key)) folded.set(key, { ...one, layers: [] });
+        if (!folded.has(key)) folded.set(key, { stack, ...one, layers: [] });
         folded.get(key).layers.push(...layers);
       }
     }
-    const inBlocks = [...folded.values()].map((one) => ({ ...one, layers: one.layers.sort((x, y) => x - y) }));
-    return [...compareFields(a.top, b.top).map((one) => ({ ...one, layers: null })), ...inBlocks];
+    return [...folded.values()].map((one) => ({ ...one, layers: one.layers.sort((x, y) => x - y) }));
+  }
+
+  /* Every difference; `stack` is null outside of blocks, and a side undefined that lacks what the other has. */
+  function differences(a, b) {
+    const stacks = [...new Set([...Object.keys(a.stacks), ...Object.keys(b.stacks)])];
+    return [...compareFields(a.top, b.top).map((one) => ({ stack: null, ...one, layers: null })),
+      ...stacks.flatMap((stack) => inStack(stack, a.stacks[stack] || NONE, b.stacks[stack] || NONE))];
   }
 
   root.Lamina = Object.assign(root.Lamina || {}, { difference: { differences, meetings } });

@@ -25,7 +25,7 @@
   const least = (time, limit) => `${words.seconds(time)} (${limit})`;
 
   const needed = (cost, setting) => (cost.devicesNeeded <= setting.count ? String(cost.devicesNeeded)
-    : words.element("span", { class: "over" }, `${cost.devicesNeeded}, not ${setting.count}`));
+    : words.element("span", { class: "over" }, `${cost.devicesNeeded} (${setting.count} chosen)`));
 
   function summary(profile, cost, setting, i) {
     const name = words.element("span", { class: "named" }, charts.swatch(i), profile.name);

@@ -16,7 +16,7 @@
       count(part.parameters), size(part.weightBytes), size(part.stateBytes), count(part.prefillFlops), count(part.decodeFlops)]);
     rows.push(["together", "", count(profile.parameters), size(cost.weightBytes), size(cost.stateBytes),
       count(cost.prefillFlops), count(cost.decodeFlops)]);
-    at("keep").setAttribute("aria-pressed", String(Lamina.chosen().includes(profile.name)));
+    at("keep").textContent = Lamina.chosen().includes(profile.name) ? "Remove from comparison" : "Add to comparison";
     at("breakdown").replaceChildren(words.table("What each part costs in the setting above", heads, rows));
   }
 

@@ -4,14 +4,17 @@
   "use strict";
 
   const NUMBERS = { context: 32768, batch: 1, count: 1 };
-  const NAMES = { plan: "plans", cache: "caches", device: "devices" };
+  const NAMES = { plan: ["plans", "bfloat16"], cache: ["caches", "bfloat16"], device: ["devices", "h200"] };
   const listeners = [];
   const profiles = {};
   const waiting = {};
 
-  /* What the address says; a report, whose address says nothing yet, starts with what it was made for. */
+  let current = location.hash.slice(1); // what the address says, or will in a moment
+  let waitingToWrite = null;
+
+  /* What is chosen; a report, whose address says nothing yet, starts with what it was made for. */
   function parameters() {
-    return new URLSearchParams(location.hash.length > 1 ? location.hash.slice(1) : Lamina.start || "");
+    return new URLSearchParams(current || Lamina.start || "");
   }
 
   const chosen = () => (parameters().get("set") || "").split(",").filter(Boolean);
@@ -21,23 +24,45 @@
   function setting() {
     const given = parameters(), found = {};
     for (const [key, fallback] of Object.entries(NUMBERS)) found[key] = number(given.get(key), fallback);
-    for (const [key, list] of Object.entries(NAMES)) {
-      found[key] = Math.max(0, Lamina.choices[list].findIndex((choice) => choice.name === given.get(key)));
-      if (!given.get(key) && key === "device") found[key] = Math.max(0, Lamina.choices.devices.findIndex((d) => d.name === "h200"));
+    for (const [key, [list, fallback]] of Object.entries(NAMES)) {
+      const place = (name) => Lamina.choices[list].findIndex((choice) => choice.name === name);
+      found[key] = place(given.get(key)) >= 0 ? place(given.get(key)) : Math.max(0, place(fallback));
     }
     return found;
   }
 
-  /* Writes changes to the address; `step` makes a place in the history to come back to. */
+  const written = (given) => given.toString().replaceAll("%2C", ",");
+
+  /* Makes changes; `step` makes a place in the history to come back to. */
   function change(changes, step) {
     const next = parameters();
     for (const [key, value] of Object.entries(changes)) {
       const text = Array.isArray(value) ? value.join(",") : String(value);
-      if (text === "" || String(NUMBERS[key]) === text) next.delete(key); else next.set(key, text);
+      const fallback = NUMBERS[key] === undefined ? (NAMES[key] || [])[1] : String(NUMBERS[key]);
+      if (text === "" || text === fallback) next.delete(key); else next.set(key, text);
     }
-    const hash = "#" + next.toString().replaceAll("%2C", ",");
-    if (hash === (location.hash || "#")) return;
-    history[step ? "pushState" : "replaceState"](null, "", hash === "#" && !Lamina.start ? location.pathname + location.search : hash === "#" ? "#set=" : hash);
+    if ((written(next) || "set=") === current) return;
+    if (step) write();
+    current = written(next) || "set=";
+    if (step) write("pushState"); else waitingToWrite = waitingToWrite || setTimeout(write, 150);
+    tell();
+  }
+
+  /* Brings the address up to date. Browsers refuse when it changes too often, as while a slider moves. */
+  function write(how) {
+    if (how !== "pushState" && !waitingToWrite) return;
+    clearTimeout(waitingToWrite);
+    waitingToWrite = null;
+    try {
+      history[how === "pushState" ? how : "replaceState"](null, "", `#${current}`);
+    } catch { /* the page is right all the same */ }
+  }
+
+  function follow() {
+    if (location.hash.slice(1) === current) return;
+    clearTimeout(waitingToWrite);
+    waitingToWrite = null;
+    current = location.hash.slice(1);
     tell();
   }
 
@@ -69,8 +94,7 @@
     for (const link of document.querySelectorAll("a[data-keep]")) {
       const next = parameters();
       if (link.dataset.set) next.set("set", link.dataset.set);
-      const hash = next.toString().replaceAll("%2C", ",");
-      link.href = link.getAttribute("href").split("#")[0] + (hash ? `#${hash}` : "");
+      link.href = link.getAttribute("href").split("#")[0] + (written(next) ? `#${written(next)}` : "");
     }
   }
 
@@ -118,8 +142,9 @@
 
   if (["light", "dark"].includes(remembered())) setTheme(remembered());
   dark.addEventListener("change", tell);
-  window.addEventListener("popstate", tell);
-  window.addEventListener("hashchange", tell);
+  window.addEventListener("popstate", follow);
+  window.addEventListener("hashchange", follow);
+  window.addEventListener("pagehide", write);
   document.addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
     if (button) {
@@ -135,5 +160,5 @@
     countChosen();
   });
 
-  window.Lamina = Object.assign(window.Lamina || {}, { add, known, chosen, setting, change, watch, parameters });
+  window.Lamina = Object.assign(window.Lamina || {}, { add, known, chosen, setting, change, watch, parameters, keepLinks });
 })();
