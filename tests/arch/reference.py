@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from lamina import catalog
+from lamina.arch import Architecture
 
 HELD = ("e_score_correction_bias", "expert_bias", "balancing_biases", "layer_scalar", "rotary_emb.alpha")
 """What the reference keeps as buffers although it is learned and shipped: it counts here."""
@@ -47,6 +48,11 @@ class Counted(NamedTuple):
 
     parameters: int
     learned: int
+
+
+def text_of(arch: Architecture) -> Architecture:
+    """An architecture without its encoders."""
+    return arch.replace(encoders=()) if arch.encoders else arch
 
 
 def text_decoder(name: str) -> Counted:

@@ -322,7 +322,7 @@ SEEING = Architecture(
     name="encoders of images and sound",
     family="gemma4",
     embedding=Embedding(vocab=97, width=16),
-    blocks=_stack(PLAIN),
+    blocks=_stack(PLAIN, PLAIN.replace(window=4)),
     encoders=(
         Encoder(
             modality="image",

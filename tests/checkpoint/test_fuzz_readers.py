@@ -141,7 +141,7 @@ def test_damaged_files(tmp_path: Path, open_file: Any, example: Callable[[Path],
         attempt(open_file, tmp_path / "file", content, seen)
 
     damaged()
-    assert min(seen["accepted"], seen["refused"]) > 20, seen
+    assert min(seen["accepted"], seen["refused"]) > 10, seen  # hypothesis draws otherwise as more modules are loaded
 
 
 @pytest.mark.parametrize("open_file", [open_gguf, open_safetensors])

@@ -94,6 +94,7 @@ def leaves(arch: Architecture) -> dict[str, str]:
             alone = arch.model_copy(update={"blocks": (block,), "encoders": (), "recursion": None})
             own = ((p, value) for p, value in fields(alone) if p.startswith("blocks[0]."))
             found |= {f"{path}[{i}]{p.removeprefix('blocks[0]')}": value for p, value in own}
+            found[f"{path}[{i}].scaled"] = repr(block.scaled)
     return found
 
 

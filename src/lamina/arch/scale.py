@@ -93,7 +93,7 @@ def _by(arch: Architecture, factor: float, keep: set[str]) -> Architecture:
 
 
 def _encoder(encoder: Encoder, factor: float, keep: set[str]) -> Encoder:
-    """An encoder at the same factor: blocks evenly chosen, the first of each kind and those that are read among them."""
+    """An encoder at the same factor: blocks evenly chosen, with the first of each kind and those that are read."""
     different, places = kinds(encoder.blocks)
     count = len(places) if "depth" in keep else min(len(places), max(1, round(len(places) * factor)))
     chosen = {i * len(places) // count for i in range(count)} if places else set()

@@ -8,6 +8,7 @@ from lamina.arch import Architecture
 from lamina.arch.cost import Cost
 from lamina.machine.devices import Device
 from lamina.machine.roofline import (
+    LONGEST,
     bounds,
     devices_needed,
     largest_batch,
@@ -41,7 +42,7 @@ def fit(
     cost, memory = price(), count * device.memory
     needed, found = needed_bytes(cost), bounds(cost, device, count)
     fits = needed <= memory
-    grows = price(context=context + 1).state_bytes > cost.state_bytes
+    longest = largest_context(price, memory)
     return {
         "architecture": arch.name,
         "device": device.model_dump(exclude={"peak"}),
@@ -58,17 +59,17 @@ def fit(
             "needed": needed,
             "memory": memory,
         },
-        "largest_context": largest_context(price, memory) if grows else None,
+        "largest_context": None if longest == LONGEST else longest,
         "largest_batch": largest_batch(price, memory),
         "devices_needed": devices_needed(cost, device),
         "bounds": {"first_token_seconds": found.first, "token_seconds": found.next, "token_limit": found.next_limit},
-        "would_fit": [] if fits else _remedies(price, device, count, (context, batch, weights)),
+        "would_fit": [] if fits else _remedies(price, device, count, (context, batch)),
     }
 
 
-def _remedies(price: Any, device: Device, count: int, asked: tuple[int, int, str]) -> list[dict[str, Any]]:
-    """Single changes that make it fit, smallest first: narrower weights or cache, less context or batch, more devices."""
-    context, batch, weights = asked
+def _remedies(price: Any, device: Device, count: int, asked: tuple[int, int]) -> list[dict[str, Any]]:
+    """Changes that make it fit, smallest first: narrower weights or cache, less context or batch, more devices."""
+    context, batch = asked
     memory, found = count * device.memory, []
     now = price().weight_bytes
     narrower = [kind for kind in SMALLER if price(weights=kind).weight_bytes < now]
@@ -82,12 +83,10 @@ def _remedies(price: Any, device: Device, count: int, asked: tuple[int, int, str
         found.append({"batch": fewer})
     found.append({"devices": devices_needed(price(), device)})
     if not any("devices" not in change for change in found):
-        both = next(
-            (k for k in narrower if (n := needed_bytes(price(weights=k, context=min(context, 2048)))) <= memory and n),
-            None,
-        )
+        short = min(context, 2048)
+        both = next((k for k in narrower if needed_bytes(price(weights=k, context=short)) <= memory), None)
         if both:
-            found.insert(0, {"weights": both, "context": min(context, 2048)})
+            found.insert(0, {"weights": both, "context": short})
     return found
 
 

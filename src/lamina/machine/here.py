@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from lamina.machine.devices import Device, device, devices
@@ -28,13 +29,17 @@ def gpus() -> list[Device]:
         found = subprocess.run(("nvidia-smi", *_QUERY), capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [_gpu(line) for line in found.stdout.splitlines() if line.count(",") >= 2]
+    return [gpu for line in found.stdout.splitlines() if (gpu := _gpu(line))]
 
 
-def _gpu(line: str) -> Device:
-    name, total, free = (cell.strip() for cell in line.rsplit(",", 2))
+def _gpu(line: str) -> Device | None:
+    """One line of what nvidia-smi prints; None where it does not say how much memory there is."""
+    name, total, free = (cell.strip() for cell in f",,{line}".rsplit(",", 2))
+    name = name.lstrip(",")
+    if not total.isdigit():
+        return None
     known = _like(name)
-    size = int(free or total) << 20
+    size = int(free if free.isdigit() else total) << 20
     title = f"{name} ({int(total) / 1024:.0f} GiB)"
     if known is None:
         slowest = min(devices().values(), key=lambda d: d.bandwidth if "bfloat16" in d.peak else float("inf"))
@@ -87,20 +92,44 @@ def _apple() -> Device:
     return known.replace(name="auto", title=chip or known.title, memory=int(memory or known.memory), source=note)
 
 
-def free_memory() -> int:
-    """Bytes that a new process may use: of the system, and of the control group it runs in."""
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes that a new process may use: of the system, and of the control groups that it runs in."""
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        if limit != "max":
-            available = min(available, int(limit) - used)
-    except (OSError, ValueError, IndexError):
-        pass  # no control group, or not Linux: the system's figure stands
+    for line in _lines(root / "proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            available = int(line.split()[1]) * 1024
+    for group, (most, now, cached) in _groups(root):
+        limit, used = ("".join(_lines(group / name)) for name in (most, now))
+        if limit.isdigit() and used.isdigit():
+            stat = [line.split() for line in _lines(group / "memory.stat")]
+            dropped = sum(int(pair[1]) for pair in stat if pair[0] == cached)  # what files left behind
+            available = min(available, int(limit) - int(used) + dropped)
     return max(available, 0)
+
+
+GROUPS = {
+    "0::": ("sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")),
+    ":memory:": ("sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")),
+}
+"""Where control groups of versions 2 and 1 stand, by what /proc/self/cgroup says before a group's own path."""
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """The folders of the control groups of this process, from the innermost out, with the names of their files."""
+    for line in _lines(root / "proc/self/cgroup"):
+        for mark, (place, names) in GROUPS.items():
+            if mark in line:
+                top = root / place
+                inner = top / line.partition(mark)[2].strip("/")
+                yield from ((group, names) for group in (inner, *inner.parents) if group.is_relative_to(top))
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file of the system; none where there is no such file."""
+    try:
+        return path.read_text().splitlines()
+    except (OSError, ValueError):
+        return []
 
 
 def measured(cores: int, nbytes: int = 1 << 27) -> tuple[float, float]:

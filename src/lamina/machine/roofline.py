@@ -33,7 +33,8 @@ def bounds(cost: Cost, device: Device, count: int = 1) -> Bounds:
     """Lower bounds on time, on `count` devices that share all work perfectly.
 
     A prompt needs its FLOPs, and its weights read and state written once; a further token needs its FLOPs, and
-    weights and state read. Neither counts what overlaps badly, waits, or is sent between devices.
+    weights and state read. Neither counts what overlaps badly, waits, or is sent between devices. Weights that are
+    passed several times are read as often: a loop over weights so small that the chip holds them may be faster.
     """
     s = cost.setting
     rate, bandwidth = count * device.rate(s.compute.products), count * device.bandwidth
@@ -52,7 +53,7 @@ def working_bytes(cost: Cost) -> int:
     s, arch = cost.setting, cost.arch
     itemsize = max(2.0, s.compute.bits / 8)
     widest = max((line.saved for line in cost.bill if line.path.startswith("blocks")), default=0)
-    tokens = min(s.batch * s.context, max(PROMPT_CHUNK, s.batch))
+    tokens = min(s.batch * max(s.context, 1), max(PROMPT_CHUNK, s.batch))
     return math.ceil(tokens * (2 * arch.width + widest) * itemsize + 4 * s.batch * arch.vocab)
 
 
@@ -63,7 +64,7 @@ def needed_bytes(cost: Cost) -> int:
 
 def devices_needed(cost: Cost, device: Device) -> int:
     """How many devices hold it, at least: memory divided perfectly, nothing held twice."""
-    return max(1, math.ceil(needed_bytes(cost) / device.memory))
+    return max(1, math.ceil(needed_bytes(cost) / max(device.memory, 1)))
 
 
 def largest(fits: Callable[[int], bool], most: int = LONGEST) -> int:
@@ -73,7 +74,7 @@ def largest(fits: Callable[[int], bool], most: int = LONGEST) -> int:
     low, high = 1, 2
     while high < most and fits(high):
         low, high = high, high * 2
-    high = min(high, most + 1)
+    high = high if high < most else most + 1  # what was found too large, or is more than may be asked
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)

@@ -75,7 +75,7 @@ def report(
         drawings=drawn,
         style=Markup("\n".join([*pages.styles().values(), drawings.style]).replace("</", "<\\/")),
         first=_first(said, {"set": ",".join(named)} | start, offered),
-        library=_inline(pages.vendored("chart.umd.min.js")),
+        library=_inline(f"/*!\n{pages.vendored('chart.js-LICENSE.txt')}*/\n{pages.vendored('chart.umd.min.js')}"),
         scripts=_inline("\n".join(pages.asset(f"{name}.js") for name in SCRIPTS)),
     )
 

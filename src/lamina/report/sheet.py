@@ -10,7 +10,7 @@ from typing import Any
 from lamina.arch import Architecture, Block, Branch
 from lamina.arch.base import Node
 from lamina.report import words
-from lamina.report.text import aligned, beside, listed
+from lamina.report.text import aligned, beside, listed, wrapped
 
 CONTEXTS = (4096, 32768, 131072)
 
@@ -165,7 +165,7 @@ def _fields(path: str, value: Any) -> Iterator[tuple[str, str]]:
 def rendered(said: dict[str, Any], width: int | None = None) -> list[str]:
     """A sheet as lines, the title first; long ones are wrapped to `width`."""
     title = f"{said['name']}: {words.count(said['parameters']['total'])} parameters, family {said['family']}"
-    lines = [title, "", *listed(_structure(said), width), "", *beside(_parameters(said), _costs(said), width)]
+    lines = [*wrapped(title, width), "", *listed(_structure(said), width), "", *beside(_parameters(said), _costs(said), width)]
     if said["stored"]:
         lines += ["", *listed([("stored", _stored(said["stored"]))], width)]
     if said["published"]:

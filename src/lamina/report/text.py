@@ -24,13 +24,18 @@ def widest(rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(len, column)) for column in zip(*rows, strict=True)]
 
 
+def wrapped(text: str, width: int | None) -> list[str]:
+    """A text in lines of at most `width` characters."""
+    return textwrap.wrap(text, width or 10_000, break_long_words=False, break_on_hyphens=False) or [""]
+
+
 def listed(pairs: Sequence[tuple[str, str]], width: int | None = None) -> list[str]:
     """Names and what is said of each, which is wrapped beside the name where it is wider than `width`."""
     indent = max(len(name) for name, _ in pairs) + 2
     room = max(20, width - indent) if width else 10_000
     lines = []
     for name, text in pairs:
-        first, *others = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+        first, *others = wrapped(text, room)
         lines.append(f"{name:<{indent}}{first}".rstrip())
         lines.extend(" " * indent + other for other in others)
     return lines

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from lamina.arch import Architecture, Block
 from lamina.arch.bill import Line
 from lamina.arch.cost import Cost
-from lamina.arch.measure import FIXED, Kept, Work
+from lamina.arch.measure import FIXED, Kept, Work, numbers
 from lamina.arch.precision import PRECISIONS, Precision, plan, precision
 from lamina.errors import LaminaError
 from lamina.machine.devices import WIDER, Device, devices
@@ -62,8 +62,8 @@ class Choices(NamedTuple):
 
 
 def _stored(general: Precision) -> Record:
-    """Of what weights are stored in: bits of a number, what it is multiplied in, and bits of that."""
-    return {"bits": general.bits, "products": general.products, "computeBits": PRECISIONS[_compute(general)].bits}
+    """Of what weights are stored in: what a number is multiplied in, and bits of that."""
+    return {"products": general.products, "computeBits": PRECISIONS[_compute(general)].bits}
 
 
 def _compute(general: Precision) -> str:
@@ -107,16 +107,18 @@ def profile(arch: Architecture, said: Record, facts: Record, plans: Sequence[str
         "released": facts.get("released"),
         "licence": facts.get("licence"),
         "bidirectional": arch.bidirectional,
-        "tied": arch.head.tied,
         "prefix": arch.prefix,
         "widest": max((line.saved for line in bill if line.path.startswith("blocks")), default=0),
-        "lines": [_line(line, costs) for line in bill],
+        "lines": [_line(line, costs, arch.head.tied) for line in bill],
         "fields": compared(arch, said),
     }
 
 
-def _line(line: Line, costs: Sequence[Cost]) -> Record:
-    """A line of the bill, without what stands at its default; weights in bytes of one place, a number a plan."""
+def _line(line: Line, costs: Sequence[Cost], tied: bool) -> Record:
+    """A line of the bill, without what stands at its default; weights in bytes of one place, a number a plan.
+
+    `tables` are those of its weights of which a token reads a share alone.
+    """
     record: Record = {"path": line.path, "kind": line.kind, "group": line.group, "parameters": line.parameters}
     record |= {name: getattr(line, name) for name in ("times", "runs") if getattr(line, name) != 1}
     if line.active != line.parameters:
@@ -126,15 +128,22 @@ def _line(line: Line, costs: Sequence[Cost]) -> Record:
     if line.experts:
         record |= {"experts": line.experts, "chosen": line.chosen}
         record["routed"] = [cost.stored(line, experts=True) for cost in costs]
-    if line.group == "embedding":
-        record["row"] = sum(shape[-1] for shape in line.weights.values())
-    if line.keeps:
-        record["keeps"] = [_kept(kept) for kept in line.keeps]
+    if tables := [name for name in line.looked_up if not (name == "weight" and tied)]:
+        record["tables"] = [_table(line, name, costs) for name in tables]
+    for name in ("keeps", "borrows"):
+        if kept := getattr(line, name):
+            record[name] = [_kept(one) for one in kept]
     if line.prefill != Work(0):
         record["prefill"] = _work(line.prefill)
     if line.decoding != line.prefill:
         record["decoding"] = _work(line.decoding)
     return record
+
+
+def _table(line: Line, name: str, costs: Sequence[Cost]) -> Record:
+    shape = line.weights[name]
+    stored = [cost.setting.weights.stored(f"{line.path}.{name}", shape) for cost in costs]
+    return {"bytes": stored, "share": line.looked_up[name] / numbers([shape])}
 
 
 def _kept(kept: Kept) -> Record:
@@ -182,7 +191,10 @@ def _stack(arch: Architecture, blocks: Sequence[Block]) -> Record:
 
 
 def _block_fields(arch: Architecture, block: Block) -> Iterator[tuple[str, str]]:
-    """Every field of a block by its path within it."""
+    """Every field of a block by its path within it, its own first."""
+    for name in type(block).model_fields:
+        if name != "branches":
+            yield name, repr(getattr(block, name))
     alone = arch.model_copy(update={"blocks": (block,), "encoders": (), "recursion": None})
     for path, value in fields(alone):
         if path.startswith("blocks[0]."):

@@ -77,20 +77,17 @@
     const prefill = (line) => batch * flops(line, line.kind === "head" ? Math.min(1, context) : context, 0);
     const decode = (line) => batch * flops(line, 1, context);
 
-    /* Bytes of weights that so many tokens, computed at once, read. */
+    /* Bytes of weights that so many tokens, computed at once, read: of experts those they reach, of tables rows. */
     function read(line, tokens) {
-      if (line.group === "embedding") {
-        const rows = (tokens * line.row * choices.plans[setting.plan].bits) / 8;
-        return profile.tied ? always(line) : Math.min(rows, always(line));
-      }
       if (line.group === "encoder") return 0;
-      if (!line.experts) return times(line) * always(line);
-      const reached = 1 - Math.pow(1 - line.chosen / line.experts, tokens);
-      return times(line) * (always(line) + reached * routed(line));
+      const reached = line.experts ? 1 - Math.pow(1 - line.chosen / line.experts, tokens) : 1;
+      const skipped = sum(line.tables, (t) => t.bytes[setting.plan] * (1 - Math.min(1, tokens * t.share)));
+      return Math.max(times(line), runs(line)) * (always(line) - skipped + reached * routed(line));
     }
 
+    const held = (line) => (line.path === "history" ? [] : [...(line.keeps || []), ...(line.borrows || [])]);
     const stateRead = (line) =>
-      runs(line) * sum(line.keeps, (k) => Math.min(entries(k, context), k.read || Infinity) * entryBytes(k, itemsize));
+      runs(line) * sum(held(line), (k) => Math.min(entries(k, context), k.read || Infinity) * entryBytes(k, itemsize));
     const written = (line) =>
       runs(line) * sum(line.keeps, (k) => (k.each === "memory" ? 0 : entryBytes(k, itemsize) / (k.stride || 1)));
 
