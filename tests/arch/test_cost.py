@@ -75,6 +75,36 @@ def test_state_by_hand():
     assert DECODER.state_bytes(50, dtype="float16") == 4 * (50 * (full + plain) + 5 * windowed) + history
 
 
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_state_is_what_a_live_state_holds(row):
+    """The state object's own bytes, for contexts within windows and beyond them, batches and precisions."""
+    arch = value_of(row)
+    for dtype in ("float32", "bfloat16"):
+        model = lamina.build(arch, dtype=dtype)
+        for batch, context in ((1, 1), (2, 7), (3, 50)):
+            state = model.init_state(batch, context)
+            assert state.nbytes == arch.state_bytes(context, batch, dtype)
+            model(torch.ones(batch, context, dtype=torch.long), state)
+            assert state.nbytes == arch.state_bytes(context, batch, dtype)
+
+
+def test_state_of_a_memory_and_of_a_carry():
+    """Keys and values of a memory come with it; the latents of a recursion with the first step."""
+    keys = {"cross_attention_layers": [1, 3], "num_hidden_layers": 5, "model_type": "mllama_text_model"}
+    arch = read_config(BASE | keys)
+    model, ids = lamina.build(arch), torch.ones(2, 13, dtype=torch.long)
+    state = model.init_state(2, 40)
+    assert state.nbytes == arch.state_bytes(40, 2, "float32")
+    model(ids, state, memory=torch.randn(2, 21, 48))
+    assert state.nbytes == arch.state_bytes(40, 2, "float32", memory=21)
+    for name in ("trm-attention", "trm-mlp", "hrm"):
+        arch = lamina.architecture(GOLDEN / name)
+        model = lamina.build(arch)
+        carry = model.init_state(3)
+        model(torch.ones(3, arch.context, dtype=torch.long), carry, puzzle=torch.tensor([0, 0, 0]))
+        assert carry.nbytes == arch.state_bytes(arch.context, 3, "float32")
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [

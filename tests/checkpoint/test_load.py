@@ -275,7 +275,7 @@ EDITS = {
     "mistral": (lamina.Architecture, second_only, "blocks[1].mixer.window is 5, and would become 7"),
     "olmo2": (lamina.Architecture, lambda arch: arch.replace(norm=LayerNorm()), "norm"),
     "qwen3": (Attention, lambda op: op.replace(softcap=3.0), "blocks[0].mixer.softcap is 3.0"),
-    "gemma2": (lamina.Architecture, lambda arch: arch.replace(objective=MaskedDiffusion(mask_token=5)), "objective"),
+    "qwen2": (lamina.Architecture, lambda arch: arch.replace(objective=MaskedDiffusion(mask_token=5)), "objective"),
     "phi3": (Rotary, lambda rotary: rotary.replace(base=300.0), None),
 }
 

@@ -34,7 +34,7 @@ def _refused(result, *, says: str) -> None:
         (["show", "/no/such/config.json"], "/no/such/config.json"),
         (["show", "pypi:nothing"], "pypi:nothing"),
         (["compare", "phi-4", "nope"], "nope"),
-        (["compare", "phi-4", "--context", "-1"], "--context"),
+        (["compare", "phi-4", "--context", "-1"], "context '-1' is no number of tokens"),
         (["run", "/no/such/model", "hi"], "/no/such/model"),
         (["run", "x"], "PROMPT"),
         (["run", "x", ""], "the prompt is empty"),

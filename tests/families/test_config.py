@@ -47,7 +47,11 @@ def _configs() -> dict[str, dict[str, Any]]:
         found[row.name] = family_named(arch.family).write(arch)
     found |= {"llada": LLADA, "mllama": MLLAMA}
     found |= {name: json.loads((GOLDEN / name / "config.json").read_text()) for name in ("trm-attention", "hrm")}
-    found["mistral3"] = {"model_type": "mistral3", "vision_config": {"hidden_size": 3}, "text_config": found["mistral"]}
+    found["mistral3"] = {
+        "model_type": "mistral3",
+        "vision_config": {"hidden_size": 64},
+        "text_config": found["mistral"],
+    }
     found["gemma3-image"] = {"model_type": "gemma3", "text_config": found["gemma3"], "mm_tokens_per_image": 4}
     found["lamina"] = family_named("lamina").write(read_config(found["gemma2"]))
     return found
@@ -70,9 +74,9 @@ def fails(data: Any, *words: str) -> str:
 
 
 def test_every_family_is_here():
-    assert {read_config(config).family for config in CONFIGS.values()} == {f.name for f in families().values()} - {
-        "lamina"
-    }
+    """Of those that run; the others are read alone yet (tests/families/test_read_*)."""
+    running = {family.name for family in families().values() if family.layout}
+    assert {read_config(config).family for config in CONFIGS.values()} == running - {"lamina"}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -88,8 +92,12 @@ def test_valid_configs_are_read_and_left_alone(name):
 
 
 def test_an_unknown_model_type_names_the_closest():
-    message = fails({"model_type": "qwen4"}, "model_type 'qwen4' is not known", "did you mean 'qwen", "known: cohere2")
-    assert all(repr(kind).strip("'") in message for kind in families())
+    message = fails(
+        {"model_type": "qwen4"}, "model_type 'qwen4' is not known", "did you mean 'qwen", "are known, such as"
+    )
+    near = ("qwen2", "qwen3", "qwen3_5", "qwen3_next")
+    assert sum(kind in message for kind in near) >= 2
+    assert f"{len(families())} are known" in message
     assert "did you mean" not in fails({"model_type": "zzz"}, "'zzz'")
     fails({}, "'model_type' is missing")
     fails({"model_type": None}, "'model_type' is missing")
@@ -274,7 +282,8 @@ NESTED = {"gemma3", "olmo3"}
 
 
 def test_every_rotated_family_is_compared():
-    rotated = {f.name for f in families().values()} - {"gpt2", "llada", "trm", "hrm", "lamina"}
+    running = {f.name for f in families().values() if f.layout}
+    rotated = running - {"gpt2", "llada", "trm", "hrm", "lamina"}
     assert set(ROTATED) == rotated
 
 
@@ -357,7 +366,7 @@ def test_early_names_of_longrope():
         ({"rope_type": "default", "partial_rotary_factor": 0.0}, "dim: Input should be greater than 0"),
         ({"rope_type": "default", "partial_rotary_factor": 0.3}, "must be even"),
         ({"rope_type": "llama3", "factor": 4.0}, "'low_freq_factor' is missing"),
-        (LLAMA3 | {"high_freq_factor": 1.0}, "must exceed low_frequency"),
+        (LLAMA3 | {"high_freq_factor": 0.5}, "high_frequency 0.5 is below low_frequency 1.0"),
         (YARN | {"truncate": "no"}, "true or false is expected"),
         (YARN | {"original_max_position_embeddings": 0}, "a whole number from 1"),
         (SCALINGS["longrope"], "scaling.short has 4 factors; 6 are needed"),
@@ -397,7 +406,9 @@ def test_what_is_ignored_is_listed_with_its_reason(name):
     assert config.ignored["eos_token_id"] == "generation"
     assert config.ignored["is_encoder_decoder"] == "the usual value"
     if "vision_config" in data:
-        assert "image encoder" in config.ignored["vision_config"]
+        assert [encoder.width for encoder in arch.encoders] == [64]
+    elif "text_config" in data:
+        assert "no encoder" in config.ignored["mm_tokens_per_image"]
     assert "hidden_size" not in config.ignored
 
 
@@ -497,7 +508,7 @@ def test_deep_nesting(levels):
 
 
 def test_what_is_very_long_is_cut():
-    fails(CONFIGS["llama"] | {"model_type": "x" * 10_000}, "xxx...", "known: cohere2")
+    fails(CONFIGS["llama"] | {"model_type": "x" * 10_000}, "xxx...", "are known, such as")
     fails(CONFIGS["llama"] | {"x" * 10_000: 1}, "xxx...", "not understood")
     fails(CONFIGS["llama"] | {"hidden_act": "x" * 10_000}, "'hidden_act'", "known: 'silu'")
     fails(CONFIGS["llama"] | {"hidden_size": 10**6000}, "'hidden_size' is a very large int; that is out of range")
@@ -636,7 +647,7 @@ def test_the_most_layers_that_are_accepted():
     before = time.perf_counter()
     arch = read_config(CONFIGS["llama"] | {"num_hidden_layers": 4096})
     assert len(arch.blocks) == 4096
-    assert arch.parameters().total > 4000 * arch.blocks[0].parameters(48)
+    assert arch.parameters().total > 4000 * sum(op.parameters(48) for op in arch.blocks[0].ops())
     assert arch.state_bytes(100) > 0
     assert time.perf_counter() - before < 2
 

@@ -160,9 +160,15 @@ def test_small_ones_have_the_shapes_of_the_reference(name: str) -> None:
 def test_published_ones_have_the_shapes_of_the_reference(name: str) -> None:
     data = config(name)
     arch = read_config(data)
-    assert ours(arch) == theirs(data)
+    assert ours(arch.replace(encoders=())) == theirs(data)
     counted = source(name)["counted_parameters"]
-    others = {"gemma-4-26b-a4b": 30, "gemma-4-31b": 60, "gemma-4-e4b": 42, "zaya1-8b": 40 * 17, "hrm-text-1b": -1536}
+    others = {
+        "gemma-4-26b-a4b": 30 + 2 * 1152,
+        "gemma-4-31b": 60 + 2 * 1152,
+        "gemma-4-e4b": 42,
+        "zaya1-8b": 40 * 17,
+        "hrm-text-1b": -1536,
+    }
     assert counted
     assert arch.parameters().total == counted + others.get(name, 0)
 

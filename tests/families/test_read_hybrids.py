@@ -155,7 +155,7 @@ def test_small_ones_have_the_weights_of_the_reference(name: str) -> None:
 @pytest.mark.parametrize("name", ENTRIES)
 def test_published_ones_have_the_weights_of_the_reference(name: str) -> None:
     arch = read_config(config(name))
-    assert ours(arch) == theirs(reference(config(name)))
+    assert ours(arch.replace(encoders=())) == theirs(reference(config(name)))
     assert arch.parameters().total == source(name)["counted_parameters"] + ENTRIES[name]
 
 

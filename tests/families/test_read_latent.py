@@ -127,7 +127,8 @@ def ours(arch: Architecture, head: bool = True) -> Counter[tuple[int, ...]]:
 
 
 def entry(name: str) -> Architecture:
-    return read_config(config(name), name)
+    """Its text decoder; tests/families/test_read_encoders.py compares what stands beside it."""
+    return read_config(config(name), name).replace(encoders=())
 
 
 def attention(arch: Architecture, block: int = 0) -> LatentAttention:

@@ -7,6 +7,7 @@ import math
 import pytest
 from shapes import built, numbers, of_ours, of_reference
 
+from lamina import architecture
 from lamina.arch import GLU, Architecture, Block, Branch, LatentAttention, MoE, NgramTables, Parallel
 from lamina.catalog import config, source
 from lamina.errors import LaminaError
@@ -125,7 +126,7 @@ def test_configs_that_contradict_themselves(message: str) -> None:
 def test_outputs_land_within_their_block() -> None:
     late = Parallel(ops=(GLU(inner=4), GLU(inner=6)), lands=(0, 1))
     with pytest.raises(LaminaError, match=r"branches\[0\].op.lands goes beyond the 1 branches"):
-        Block(branches=(Branch(op=late),))
+        architecture("qwen3-0.6b").replace("blocks[3]", Block(branches=(Branch(op=late),)))
     with pytest.raises(LaminaError, match="lands has 1 entries for 2 ops"):
         Parallel(ops=(GLU(inner=4), GLU(inner=6)), lands=(1,))
     with pytest.raises(LaminaError, match=r"longest \(1\) must be 2 at least"):

@@ -170,6 +170,8 @@ def test_charts_move_and_say_their_numbers(visitor: Visitor, archs: dict[str, Ar
 
     names = ("llama-3.1-8b", "qwen3-next-80b-a3b", "deepseek-v3")
     assert cells == [words.size(archs[name].state_bytes(1 << 20, batch=16)) for name in names]
+    swatches = page.evaluate("Array.from({ length: 32 }, (_, i) => Lamina.charts.swatch(i).outerHTML)")
+    assert len(set(swatches)) == 32
     expect(page.locator("#figure-memory canvas")).to_have_attribute(
         "aria-label", re.compile("NVIDIA H200 SXM holds 141 GB")
     )

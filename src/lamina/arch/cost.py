@@ -126,7 +126,7 @@ class Cost:
     def state(self, line: Line) -> int:
         """Bytes that the mechanism needs for the batch."""
         s = self.setting
-        return s.batch * line.state_bytes(s.context, s.cache.bits / 8, s.memory)
+        return s.batch * line.state_bytes(s.context, s.cache.nbytes, s.memory)
 
     @cached_property
     def state_bytes(self) -> int:
@@ -135,7 +135,7 @@ class Cost:
 
     def growth(self, context: int) -> int:
         """Bytes that a token adds to `context` earlier ones; of an entry of several tokens, its share."""
-        itemsize = self.setting.cache.bits / 8
+        itemsize = self.setting.cache.nbytes
         return self.total(lambda line: line.runs * sum(kept.growth(context, itemsize) for kept in line.keeps))
 
     @cached_property
@@ -146,7 +146,7 @@ class Cost:
         such layer takes one. A window's layers hold the pages that it can touch.
         Source: vLLM's hybrid KV cache manager, as its design notes describe it.
         """
-        s, itemsize = self.setting, self.setting.cache.bits / 8
+        s, itemsize = self.setting, self.setting.cache.nbytes
         kept = [(line.runs, line.keeps) for line in self.bill if line.keeps]
         fixed = [sum(k.entry_bytes(itemsize) for k in keeps if k.each == "sequence") for _, keeps in kept]
         growing = [sum(k.entry_bytes(itemsize) / k.stride for k in keeps if k.each == "token") for _, keeps in kept]
@@ -284,7 +284,7 @@ class Cost:
     @cached_property
     def moved(self) -> dict[str, int]:
         """Bytes that one decode step of the batch reads and writes: weights, state read, state written."""
-        s, itemsize = self.setting, self.setting.cache.bits / 8
+        s, itemsize = self.setting, self.setting.cache.nbytes
 
         def state_read(line: Line) -> float:
             kept = (k for k in line.keeps + line.borrows if line.path != "history")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lamina.arch.base import Node
+from lamina.arch.block import Branch
 from lamina.arch.encoder import Encoder
 from lamina.arch.model import Architecture
 from lamina.arch.paths import parts, runs
@@ -66,12 +67,23 @@ def differences(left: Architecture, right: Architecture) -> Iterator[Difference]
 def _compare(path: str, left: Any, right: Any) -> Iterator[Difference]:
     if left is right or left == right:
         return
-    sides = _parts(left), _parts(right)
-    if type(left) is not type(right) or sides[0] is None or sides[1] is None:
+    ours, theirs = _parts(left), _parts(right)
+    if type(left) is not type(right) or ours is None or theirs is None:
         yield Difference(path, left, right)
         return
-    for key in dict.fromkeys((*sides[0], *sides[1])):
-        yield from _compare(path + key, sides[0].get(key), sides[1].get(key))
+    for key in dict.fromkeys((*ours, *theirs)):
+        absent = (key not in theirs and _usual(left, key)) or (key not in ours and _usual(right, key))
+        if not absent:
+            yield from _compare(path + key, ours.get(key), theirs.get(key))
+
+
+def _usual(value: Any, key: str) -> bool:
+    """Whether a field that the other side has no place for is at its default, and so makes no difference."""
+    owners: tuple[Any, ...] = (value.op, value) if isinstance(value, Branch) else (value,)
+    for owner in owners:
+        if field := getattr(type(owner), "model_fields", {}).get(key[1:]):
+            return getattr(owner, key[1:]) == field.get_default(call_default_factory=True)
+    return False
 
 
 def _parts(value: Any) -> dict[str, Any] | None:

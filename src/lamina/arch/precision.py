@@ -30,6 +30,11 @@ class Precision(NamedTuple):
     products: str = "bfloat16"
 
     @property
+    def nbytes(self) -> float:
+        """Bytes of one number of a matrix; a whole number wherever it is one, so that sizes stay exact."""
+        return self.bits / 8 if self.bits % 8 else self.bits // 8
+
+    @property
     def whole(self) -> bool:
         """Whether every number is stored alike, so that nothing is quantised."""
         return self.block == 1 and not self.tile and not self.by_row
@@ -95,7 +100,7 @@ def precision(name: str) -> Precision:
 
 def cache_bytes(name: str) -> float:
     """Bytes of one number of a cache held in a precision."""
-    return precision(name).bits / 8
+    return precision(name).nbytes
 
 
 TABLES = ("embedding", "head.weight")

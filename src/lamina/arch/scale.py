@@ -85,7 +85,7 @@ def _by(arch: Architecture, factor: float, keep: set[str]) -> Architecture:
     different, places = kinds(blocks)
     made = [scale.node(block) for block in different]
     parts = ((name, getattr(arch, name)) for name in ("stream", "recursion", "objective"))
-    others = {name: scale.node(part) for name, part in parts if isinstance(part, Node)}
+    others: dict[str, Any] = {name: scale.node(part) for name, part in parts if isinstance(part, Node)}
     if isinstance(objective := arch.objective, MaskedDiffusion):
         others["objective"] = objective.replace(mask_token=min(objective.mask_token, embedding.vocab - 1))
     others["encoders"] = tuple(_encoder(encoder, factor, keep) for encoder in arch.encoders)

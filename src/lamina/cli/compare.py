@@ -63,9 +63,14 @@ def _report(archs: list[Architecture], path: Path, options: CostOptions) -> None
 
     known = {arch.name: catalog.canonical(arch.name) for arch in archs}
     facts = {name: catalog.source(entry) for name, entry in known.items() if entry}
-    setting = {"context": options.contexts[0], "batch": options.batch, "plan": options.weights, "cache": options.cache}
-    if options.device not in (None, "auto"):
-        setting |= {"device": options.found().name, "count": options.devices}  # type: ignore[union-attr]
+    setting: dict[str, Any] = {
+        "context": options.contexts[0],
+        "batch": options.batch,
+        "plan": options.weights,
+        "cache": options.cache,
+    }
+    if (device := options.found()) is not None:
+        setting |= {"device": device, "count": options.devices}
     with working(f"writing {path}"):
         nbytes = write(archs, path, setting, facts)
     say(f"wrote {path} ({words.size(nbytes)})")

@@ -52,7 +52,7 @@ class Device(Node):
 @functools.cache
 def devices() -> dict[str, Device]:
     """The table, by name."""
-    table = json.loads((resources.files(__package__) / "devices.json").read_text())
+    table = json.loads((resources.files("lamina.machine") / "devices.json").read_text())
     return {row["name"]: _device(row) for row in table["devices"]}
 
 

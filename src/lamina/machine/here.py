@@ -34,8 +34,7 @@ def gpus() -> list[Device]:
 
 def _gpu(line: str) -> Device | None:
     """One line of what nvidia-smi prints; None where it does not say how much memory there is."""
-    name, total, free = (cell.strip() for cell in f",,{line}".rsplit(",", 2))
-    name = name.lstrip(",")
+    name, total, free = ([cell.strip() for cell in line.rsplit(",", 2)] + ["", ""])[:3]
     if not total.isdigit():
         return None
     known = _like(name)
@@ -54,7 +53,7 @@ def _like(name: str) -> Device | None:
     for known in devices().values():
         model = known.title.upper().split(" (")[0].split()
         telling = [word for word in model if any(c.isdigit() for c in word)]
-        if telling and telling[0] in words:
+        if telling and telling[0] in words and "LAPTOP" not in words:
             return known
     return None
 

@@ -35,7 +35,10 @@ def split(config: Config, *readers: Reader, always: bool = False) -> tuple[Confi
         text.data.setdefault("tie_word_embeddings", config.data.get("tie_word_embeddings"))
         config.bool("tie_word_embeddings", False)
     config.ignore("which tokens stand for what was encoded", *filter(PLACES.fullmatch, config.data))
-    found = [reader(config, text.count("hidden_size")) for reader in readers] if asked else []
+    if not asked:
+        config.ignore("there is no encoder that it could describe", *(set(config.data) - {"text_config", "model_type"}))
+        return text, ()
+    found = [reader(config, text.count("hidden_size")) for reader in readers]
     if nested:
         config.finish()
     return text, tuple(encoder for encoder in found if encoder)

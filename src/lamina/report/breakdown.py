@@ -27,7 +27,7 @@ def rendered(cost: Cost, bounds: dict[str, Any] | None = None, width: int | None
 
 def parts(said: dict[str, Any]) -> list[str]:
     """A line for each part of a cost's record, and one for the sum of all."""
-    rows = [COLUMNS]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     for part in said["parts"]:
         times = f"{part['times']} x " if part["times"] > 1 else ""
         rows.append((_short(part["path"]), times + part["mechanism"].replace("_", " "), *_cells(part)))

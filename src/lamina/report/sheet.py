@@ -17,7 +17,7 @@ CONTEXTS = (4096, 32768, 131072)
 
 def parameters_by_part(arch: Architecture) -> dict[str, int]:
     """Where the parameters are: a partition of the total. `other` are gates and what recursion adds."""
-    parts = dict.fromkeys(("embedding", "mixers", "feed_forwards", "norms", "head", "other"), 0)
+    parts: dict[str, int] = dict.fromkeys(("embedding", "mixers", "feed_forwards", "norms", "head", "other"), 0)
     for line in arch.bill():
         parts[line.group] = parts.get(line.group, 0) + line.parameters
     return parts
@@ -165,7 +165,8 @@ def _fields(path: str, value: Any) -> Iterator[tuple[str, str]]:
 def rendered(said: dict[str, Any], width: int | None = None) -> list[str]:
     """A sheet as lines, the title first; long ones are wrapped to `width`."""
     title = f"{said['name']}: {words.count(said['parameters']['total'])} parameters, family {said['family']}"
-    lines = [*wrapped(title, width), "", *listed(_structure(said), width), "", *beside(_parameters(said), _costs(said), width)]
+    lines = [*wrapped(title, width), "", *listed(_structure(said), width)]
+    lines += ["", *beside(_parameters(said), _costs(said), width)]
     if said["stored"]:
         lines += ["", *listed([("stored", _stored(said["stored"]))], width)]
     if said["published"]:

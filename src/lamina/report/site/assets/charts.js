@@ -10,7 +10,8 @@
 
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const colour = (i) => css(`--series-${i % COLOURS}`);
-  const dash = (i) => DASHES[i % DASHES.length];
+  const turn = (i) => (i + Math.floor(i / COLOURS)) % DASHES.length; // so that 32 lines differ from one another
+  const dash = (i) => DASHES[turn(i)];
 
   Chart.defaults.animation = false;
   Chart.defaults.font.family = "'Lamina Sans', system-ui, sans-serif";
@@ -83,7 +84,7 @@
     const canvas = described(figure, label, words.table(title, ["context", ...series.map((s) => s.name)], rows));
     const datasets = series.map((s) => ({
       label: s.name, data: contexts.map((n, k) => ({ x: n, y: s.values[k] || NaN })), borderColor: colour(s.of),
-      backgroundColor: colour(s.of), borderDash: dash(s.of), borderWidth: 2, pointStyle: POINTS[s.of % POINTS.length],
+      backgroundColor: colour(s.of), borderDash: dash(s.of), borderWidth: 2, pointStyle: POINTS[turn(s.of)],
       pointRadius: contexts.map((n) => (Math.log2(n) % 2 === 0 ? 3 : 0)), pointHoverRadius: 5, clip: 8,
     }));
     const powers = (scale) => { scale.ticks = contexts.filter((n) => Math.log2(n) % 2 === 0).map((value) => ({ value })); };
