@@ -73,7 +73,7 @@ def family_of(config: Config) -> Family:
     if kind is None:
         signed = (f.model_types[0] for f in families().values() if f.signature and f.signature in config.data)
         kind = next(signed, None) or config.str("model_type")
-    if (family := reader(kind)) is None:
+    if (family := reader(kind) or families().get(kind)) is None:
         raise LaminaError(f"{config.where}: model_type {shown(kind)} is not known; {closest(kind, families())}")
     return family
 
