@@ -35,9 +35,11 @@ def test_a_page_is_what_would_be_written(path: Path) -> None:
 def test_a_mechanism_has_a_page_and_a_drawing(mechanism: object) -> None:
     slug = mechanism.slug  # type: ignore[attr-defined]
     text = (DOCS / "mechanisms" / f"{slug}.md").read_text(encoding="utf-8")
+    drawing = DOCS / "mechanisms" / "drawings" / f"{slug}.svg"
+    assert drawing.read_text(encoding="utf-8") == generated()[drawing], "run `make docs`"
     assert f"](drawings/{slug}.svg)" in text
     assert {"users"} <= set(re.findall(r"<!-- generated: (\w+) -->", text))
-    root = ElementTree.fromstring((DOCS / "mechanisms" / "drawings" / f"{slug}.svg").read_text(encoding="utf-8"))
+    root = ElementTree.fromstring(drawing.read_text(encoding="utf-8"))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert float(root.attrib["width"]) > 100
 
@@ -63,7 +65,8 @@ def test_what_is_said_to_run_runs() -> None:
             empty(archs()[name])
         assert (how == "yes") == (not missing(name) and family_named(archs()[name].family).layout is not None)
     assert said["qwen3-0.6b"] == "yes"
-    assert said["fuyu-8b"] == "random weights" or not missing("fuyu-8b")
+    assert set(said.values()) <= {"yes", "random weights", "not yet"}
+    assert "not yet" in said.values()
 
 
 def test_a_stale_page_is_noticed() -> None:
@@ -78,9 +81,13 @@ def test_a_table_is_markdown() -> None:
 
 
 @pytest.mark.parametrize(("page", "line"), TRIED, ids=lambda value: value.stem if isinstance(value, Path) else value)
-def test_a_command_to_try_works(page: Path, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_to_try_works(
+    page: Path, line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # drawings are written where one stands
     words = shlex.split(line, comments=True)[1:]
     with pytest.raises(SystemExit) as ended:
         app(words)
     assert ended.value.code == 0 or (words[0] == "diff" and ended.value.code == 1), capsys.readouterr().err
-    assert capsys.readouterr().out.count("\n") > 1
+    assert capsys.readouterr().out.strip()
+    assert words[0] != "draw" or [path.stat().st_size > 1000 for path in tmp_path.iterdir()] == [True]

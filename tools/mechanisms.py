@@ -20,10 +20,10 @@ class Mechanism:
     """One page.
 
     Fields: `types` are the values it is about; `example` is what its weights, costs and drawing are taken from, `line`
-    the kinds (or beginnings of paths) of the lines of that example's bill; `drawn` says where in the example the drawn
-    part is, a block where it is a number; `sizes` writes the key sizes of a part, for a table of users; where that
-    table would be too long, `traits` are the facts by which users are grouped; `within` is False for parts of an
-    architecture as a whole, which stand in no block.
+    the kinds of the lines of that example's bill; `drawn` finds in the example what is drawn; `sizes` writes the key
+    sizes of a part, for a table of users; where that table would be too long, `traits` are the facts by which users are
+    grouped; `within` is False for parts of an architecture as a whole, which stand in no block, and `encoding` is set
+    of those of its encoders.
     """
 
     slug: str
@@ -31,10 +31,11 @@ class Mechanism:
     types: tuple[type[Node], ...]
     example: Callable[[], a.Architecture]
     line: tuple[str, ...]
-    drawn: Callable[[a.Architecture], Node] | int
+    drawn: Callable[[a.Architecture], Node]
     sizes: Told = str
     traits: dict[str, Trait] = field(default_factory=dict)
     within: bool = True
+    encoding: bool = False
 
 
 def named(name: str) -> Callable[[], a.Architecture]:
@@ -45,6 +46,11 @@ def named(name: str) -> Callable[[], a.Architecture]:
 def first(kind: type[Node]) -> Callable[[a.Architecture], Node]:
     """The first part of a type."""
     return lambda arch: next(part for part in parts(arch) if isinstance(part, kind))
+
+
+def block(arch: a.Architecture) -> Node:
+    """The first block."""
+    return arch.blocks[0]
 
 
 def parts(value: Any) -> Iterator[Node]:
@@ -142,8 +148,20 @@ def _recursion(part: a.Recursion) -> str:
     return f"{part.high_cycles} x ({part.low_cycles} x {low} blocks + {high} blocks)"
 
 
+def _encoder(part: a.Encoder) -> str:
+    many = f"{len(part.blocks)} blocks" if part.blocks else "no blocks"
+    into = "the stream" if part.fusion == "stream" else "cross-attention"
+    return f"{part.modality}, {many} of width {part.width:,}, into {into}"
+
+
+def _conformer(op: Any) -> str:
+    if isinstance(op, a.GatedConvolution):
+        return f"gated convolution of {op.kernel}"
+    return f"distance attention, {op.heads} heads of {op.head_dim}, window {op.window}"
+
+
 def _mamba2(op: a.Mamba2) -> str:
-    return f"{op.heads} heads of {op.head_dim}, state {op.state}, {op.groups} groups"
+    return f"{op.heads} heads of {op.head_dim}, state {op.state}, {op.groups} {'group' if op.groups == 1 else 'groups'}"
 
 
 def _delta(op: a.GatedDeltaNet) -> str:
@@ -249,7 +267,7 @@ MECHANISMS = (
     ),
     Mechanism(
         *("relative-attention", "Relative attention", (a.RelativeAttention,), named("inkling")),
-        *(("relative_attention",), 0, _relative),
+        *(("relative_attention",), block, _relative),
     ),
     Mechanism(
         *("cross-attention", "Cross-attention", (a.CrossAttention,), named("llama-3.2-11b-vision")),
@@ -276,26 +294,27 @@ MECHANISMS = (
     Mechanism(
         *("mamba-2", "Mamba-2", (a.Mamba2,), named("nemotron-3-nano-30b-a3b"), ("mamba2",), first(a.Mamba2), _mamba2)
     ),
-    Mechanism(*("rg-lru", "RG-LRU", (a.RGLRU,), _rg_lru, ("rg_lru",), 0, lambda op: f"{op.inner:,} channels")),
+    Mechanism(*("rg-lru", "RG-LRU", (a.RGLRU,), _rg_lru, ("rg_lru",), block, lambda op: f"{op.inner:,} channels")),
     Mechanism(
         *("short-convolution", "Short convolution", (a.ShortConvolution, a.ShortFilter), named("lfm2-8b-a1b")),
         *(("short_convolution",), first(a.ShortConvolution), _short),
     ),
     Mechanism(
-        *("sequence-glu", "GLU along the sequence", (a.SequenceGLU,), _sequence_glu, ("sequence_glu",), 0),
+        *("sequence-glu", "GLU along the sequence", (a.SequenceGLU,), _sequence_glu, ("sequence_glu",), block),
         lambda op: f"{op.length} tokens",
     ),
     Mechanism(
-        *("feed-forward", "Feed-forward: MLP and GLU", (a.GLU, a.MLP), named("llama-3-8b"), ("glu",), 0),
+        *("feed-forward", "Feed-forward: MLP and GLU", (a.GLU, a.MLP), named("llama-3-8b"), ("glu",), block),
         traits=FEED_FORWARD,
     ),
     Mechanism(
         *("mixture-of-experts", "Mixture of experts", (a.MoE,), named("deepseek-v3"), ("moe",), first(a.MoE), _moe)
     ),
-    Mechanism(*("norms", "Norms", (a.Branch,), named("gemma-3-270m"), ("norm",), 0), traits=NORMS),
+    Mechanism(*("norms", "Norms", (a.Branch,), named("gemma-3-270m"), ("norm",), block), traits=NORMS),
     Mechanism(
-        *("rotary", "Positions", (a.Rotary, LearnedPositions), named("gpt-2-124m"), ("embedding",), 0),
+        *("rotary", "Positions", (a.Rotary, LearnedPositions), named("gpt-2-124m"), ("embedding",), lambda arch: arch),
         traits=POSITIONS,
+        within=False,
     ),
     Mechanism(
         *("streams", "Residual streams"),
@@ -312,11 +331,11 @@ MECHANISMS = (
     ),
     Mechanism(
         *("ngram-tables", "N-gram tables", (a.NgramTables, a.NgramMemory), named("longcat-flash-lite"), ("ngrams",)),
-        *(0, _ngrams),
+        *(lambda arch: arch, _ngrams),
         within=False,
     ),
     Mechanism(
-        *("parallel", "Parallel ops", (a.Parallel,), named("tiny-aya-3.35b"), ("attention", "glu"), 0, _parallel),
+        *("parallel", "Parallel ops", (a.Parallel,), named("tiny-aya-3.35b"), ("attention", "glu"), block, _parallel),
     ),
     Mechanism(
         *("recursion", "Recursion and loops", (a.Recursion,), named("trm"), ("recursion",), first(a.Recursion)),
@@ -324,7 +343,23 @@ MECHANISMS = (
         within=False,
     ),
     Mechanism(
-        *("masked-diffusion", "Masked diffusion", (a.MaskedDiffusion,), named("llada-8b"), (), 0),
+        *("encoders", "Encoders of images and sound", (a.Encoder,), named("gemma-3-27b")),
+        ("linear", "normalise", "learned"),
+        lambda arch: arch.encoders[0].blocks[0],
+        _encoder,
+        within=False,
+        encoding=True,
+    ),
+    Mechanism(
+        *("conformer", "Conformer", (a.DistanceAttention, a.GatedConvolution), named("gemma-4-e4b")),
+        ("distance_attention", "gated_convolution"),
+        lambda arch: next(e for e in arch.encoders if e.modality == "audio").blocks[0],
+        _conformer,
+        within=False,
+        encoding=True,
+    ),
+    Mechanism(
+        *("masked-diffusion", "Masked diffusion", (a.MaskedDiffusion,), named("llada-8b"), (), block),
         lambda part: f"mask token {part.mask_token}",
         within=False,
     ),

@@ -5,6 +5,8 @@ A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; t
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lamina
+import lamina.families
 from lamina import catalog
 from lamina.arch import Architecture, Block
 from lamina.arch.base import Node
@@ -115,7 +118,9 @@ def _own(block: Block, mechanism: Mechanism) -> list[Node]:
 
 
 def _outside(arch: Architecture, mechanism: Mechanism) -> list[Node]:
-    others = (getattr(arch, name) for name in type(arch).model_fields if name != "blocks")
+    """Parts that stand in no block; those of encoders where a page is about them."""
+    passed = {"blocks"} if mechanism.encoding else {"blocks", "encoders"}
+    others = (getattr(arch, name) for name in type(arch).model_fields if name not in passed)
     return [part for other in others for part in parts(other) if isinstance(part, mechanism.types)]
 
 
@@ -125,13 +130,13 @@ def _outside(arch: Architecture, mechanism: Mechanism) -> list[Node]:
 def users(mechanism: Mechanism) -> str:
     if mechanism.traits:
         return _by_trait(mechanism)
-    rows = []
+    rows, where = [], "an encoder" if mechanism.encoding else "the model"
     for name, here in found(mechanism).items():
         said: dict[str, frozenset[int]] = {}
         for part, layers in here.items():
             said[mechanism.sizes(part)] = said.get(mechanism.sizes(part), frozenset()) | layers
         total = len(archs()[name].blocks)
-        rows += [(f"`{name}`", f"{len(at)} of {total}" if at else "the model", text) for text, at in said.items()]
+        rows += [(f"`{name}`", f"{len(at)} of {total}" if at else where, text) for text, at in said.items()]
     if mechanism.slug == "recursion":
         loops = {name: arch.loops for name, arch in archs().items() if arch.loops > 1}
         rows += [(f"`{name}`", "the model", f"all blocks {n} times") for name, n in loops.items()]
@@ -148,13 +153,13 @@ def _by_trait(mechanism: Mechanism) -> str:
         for name, here in found(mechanism).items():
             layers = len(frozenset().union(*(at for part, at in here.items() if holds(part))))
             total = len(archs()[name].blocks)
-            outside = mechanism.slug == "rotary" and any(map(holds, _outside(archs()[name], mechanism)))
+            outside = any(holds(part) and not at for part, at in here.items())
             if layers or outside:
                 names.append(f"`{name}`" + (f" ({layers} of {total})" if 0 < layers < total else ""))
         if names:
             rows.append((trait, str(len(names)), ", ".join(names)))
     if mechanism.slug == "rotary":
-        position_free = [n for n, arch in archs().items() if n not in found(mechanism) and not arch.embedding.positions]
+        position_free = [n for n in archs() if n not in found(mechanism)]
         rows.append(("neither", str(len(position_free)), ", ".join(f"`{name}`" for name in position_free)))
     return table(("what", "entries", "who"), rows, (1,))
 
@@ -190,7 +195,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 def _price(line: Line) -> str:
     state = sum(kept.bytes(32768, 2.0) for kept in line.keeps)
     prefill, decode = line.prefill.flops(32768, 0) / 32768, line.decoding.flops(1, 32768)
-    if not prefill + decode + state:
+    if line.group == "encoder" or not prefill + decode + state:
         return ""
     did = f"{words.count(prefill)} FLOPs for each token of a prompt of 32k, {words.count(decode)} for the next one"
     return f"One does {did}" + (f", and keeps {words.size(state)} of the prompt in bfloat16." if state else ".")
@@ -244,26 +249,27 @@ def index() -> str:
 
 def drawings() -> Iterable[tuple[Path, str]]:
     for mechanism in MECHANISMS:
-        if (picture := drawing(mechanism)) is not None:
-            yield DOCS / "mechanisms" / "drawings" / f"{mechanism.slug}.svg", picture
+        yield DOCS / "mechanisms" / "drawings" / f"{mechanism.slug}.svg", drawing(mechanism)
 
 
-def drawing(mechanism: Mechanism) -> str | None:
-    """The mechanism at the example's sizes: its inset, or a block that has it."""
+def drawing(mechanism: Mechanism) -> str:
+    """The mechanism at the example's sizes: its diagrams, a block that has it, or the whole model around it."""
+    from lamina.report.drawing import inset
     from lamina.report.drawing.block import block_piece, spans
-    from lamina.report.drawing.insets import insets
+    from lamina.report.drawing.overview import overview
     from lamina.report.drawing.parts import PADDING, card
+    from lamina.report.drawing.pattern import pattern
     from lamina.report.drawing.svg import svg
 
-    arch, room = example(mechanism), WIDTH - 2 * PADDING
-    if isinstance(mechanism.drawn, int):
-        block = arch.blocks[mechanism.drawn]
-        width = WIDTH * spans(block)
-        title, body = f"A block of {arch.name}", block_piece([block], width - 2 * PADDING)
-    else:
-        width, inset = WIDTH, insets(mechanism.drawn(arch), room)[0]
-        title, body = inset.title, inset.body(room)
-    return svg(card(title, body, width), mechanism.title, f"{title}, at the sizes of {arch.name}")
+    arch = example(mechanism)
+    part = mechanism.drawn(arch)
+    if isinstance(part, Architecture):
+        body = overview(arch, pattern(arch.blocks), WIDTH - 2 * PADDING)
+        return svg(card(f"{arch.name} as a whole", body, WIDTH), mechanism.title, f"{arch.name} as a whole")
+    if not isinstance(part, Block):
+        return inset(part, WIDTH)
+    width, title = WIDTH * spans(part), f"A block of {arch.name}"
+    return svg(card(title, block_piece([part], width - 2 * PADDING), width), mechanism.title, title)
 
 
 # -- pages about everything
@@ -331,6 +337,19 @@ def runs(name: str) -> str:
     return "yes" if family_named(archs()[name].family).layout else "random weights"
 
 
+def read_families() -> str:
+    """Families that are read and not run, with what their module says of itself."""
+    rows = []
+    for info in pkgutil.iter_modules(lamina.families.__path__):
+        module = importlib.import_module(f"lamina.families.{info.name}")
+        said = (module.__doc__ or "").split("\n")[0].split(" Source:")[0].rstrip(".")
+        for family in getattr(module, "FAMILIES", ()):
+            if family.layout is None:
+                users = [f"`{name}`" for name, arch in archs().items() if arch.family == family.name]
+                rows.append((f"`{family.name}`", said, ", ".join(users) or "-"))
+    return table(("family", "its file reads", "in the catalog"), sorted(rows))
+
+
 def unrun() -> str:
     """What is missing, by the entries that wait for it."""
     waiting: dict[str, list[str]] = {}
@@ -384,6 +403,7 @@ ALONE: dict[str, Callable[[], str]] = {
     "index": index,
     "catalog": index_of_catalog,
     "unrun": unrun,
+    "families": read_families,
     "precisions": precisions,
     "devices": device_table,
 }

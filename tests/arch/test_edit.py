@@ -151,7 +151,7 @@ def test_sizes_follow_from_what_stood_there():
 
 NEEDS_SIZES = {
     *("compressed_attention", "cross_attention", "distance_attention", "gated_convolution", "relative_attention"),
-    *("rg_lru", "sequence_glu"),
+    "sequence_glu",
 }
 """Mechanisms with a size that nothing in a plain attention says."""
 
@@ -191,9 +191,21 @@ def test_the_same_on_a_name():
     assert lamina.Architecture.from_json(arch.to_json()) == arch
 
 
+def test_scaled_as_text():
+    arch = lamina.architecture("qwen3-4b:scaled=1B,blocks[*].mixer=gated_deltanet@3:1")
+    assert arch.width == lamina.architecture("qwen3-4b").scaled(10**9).width
+    assert isinstance(mixers(arch)[0], GatedDeltaNet)
+    kept = edited(QWEN, "scaled=0.4B(keep=depth)")
+    assert len(kept.blocks) == 28
+    assert kept.vocab < QWEN.vocab
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("scaled=small", "scaled: 'small' is no size; accepted: 100M"),
+        ("scaled=1M", "scaled: no sibling of qwen3-0.6b has about 1,000,000"),
+        ("scaled=1B(keep=colour)", "scaled: keep names 'colour'"),
         ("blocks[*].mixer=mambo", "'mambo' is no mechanism; known: attention, "),
         ("blocks[*].mixer=moe", "moe cannot stand in the place of attention"),
         ("blocks[*].feed_forward=mamba", "mamba cannot stand in the place of glu"),

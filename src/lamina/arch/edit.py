@@ -145,12 +145,16 @@ def edited(arch: Architecture, text: str) -> Architecture:
 
     VALUE is a number, true, false, none, a word, or a mechanism with the fields that shall not follow from what
     stands there: `blocks[*].mixer=gated_deltanet(value_heads=8)@3:1` changes three of every four blocks.
+    `scaled=100M` makes a sibling of that size; `scaled=100M(keep=vocab+depth)` says what stays.
     Raises: LaminaError, naming the path.
     """
     for edit in _split(text, ","):
         path, equals, value = edit.partition("=")
         if not equals or not value.strip():
             raise LaminaError(f"{edit!r} is no edit; accepted: PATH=VALUE, as in blocks[*].mixer.window=1024")
+        if path.strip() == "scaled":
+            arch = _scaled(arch, value.strip())
+            continue
         value, at, ratio = value.strip().partition("@")
         pair = re.fullmatch(r"(\d+):(\d+)", ratio)
         if at and not pair:
@@ -168,6 +172,16 @@ def _width(arch: Architecture, path: str) -> int:
     if first.name != "encoders" or first.index is None:
         return arch.width
     return arch.encoders[chosen(first.index, len(arch.encoders), path)[0]].width
+
+
+def _scaled(arch: Architecture, text: str) -> Architecture:
+    """A sibling of so many parameters: `100M`, or `1.5B(keep=vocab+depth)`."""
+    match = re.fullmatch(r"(?P<size>\d+(\.\d+)?)(?P<unit>[KMBkmb]?)(\(keep=(?P<keep>[a-z+]*)\))?", text)
+    if match is None:
+        raise LaminaError(f"scaled: {text!r} is no size; accepted: 100M, 1.5B or 100M(keep=vocab+depth)")
+    factor = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}[match["unit"].lower()]
+    keep = ("vocab",) if match["keep"] is None else tuple(filter(None, match["keep"].split("+")))
+    return _checked("scaled", lambda: arch.scaled(round(float(match["size"]) * factor), keep))
 
 
 def _change(text: str, width: int, path: str) -> Change:

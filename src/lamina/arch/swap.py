@@ -39,9 +39,8 @@ def in_place_of(kind: str, old: Any, width: int, given: dict[str, Any]) -> Op:
         raise LaminaError(f"{kind} cannot stand in the place of {getattr(op, 'kind', type(op).__name__)}")
     if isinstance(op, made):
         return op.replace(**given)
-    known = {
-        name: value for name, value in _SIZES.get(kind, _same_fields)(op, width, given).items() if value is not None
-    }
+    sizes = _SIZES.get(kind, _same_fields)(op, width, given)
+    known = {name: value for name, value in sizes.items() if value is not None and name in made.model_fields}
     return made(**(known | {name: value for name, value in given.items() if name not in _SPENT.get(kind, ())}))
 
 
@@ -150,6 +149,7 @@ _SIZES: dict[str, Callable[[Any, int, dict[str, Any]], dict[str, Any]]] = {
     "mlstm": _mlstm,
     "mamba2": _mamba2,
     "mamba": _mamba,
+    "rg_lru": lambda op, width, given: {"inner": width, "heads": getattr(op, "heads", 1)},
     "short_convolution": lambda op, width, given: {"kernel": 3},
     "glu": _feed_forward,
     "mlp": _feed_forward,
