@@ -189,10 +189,10 @@ def changed(**edits):
 @pytest.mark.parametrize(
     ("edit", "path"),
     [
-        ({"blocks__3__branches__0__op__heads": 0}, r"blocks\[3\]\.branches\[0\]\.op\.attention\.heads"),
+        ({"blocks__3__branches__0__op__heads": 0}, r"blocks\[3\]\.branches\[0\]\.op\.heads"),
         ({"blocks__3__branches__0__op__kind": "atention"}, r"blocks\[3\]\.branches\[0\]\.op"),
-        ({"blocks__2__branches__0__op__rotary__dim": 5}, r"blocks\[2\]\.branches\[0\]\.op\.attention\.rotary: rotary"),
-        ({"blocks__6__branches__0__op__ops__1__inner": -1}, r"blocks\[6\]\.branches\[0\]\.op\.parallel\.ops\[1\]"),
+        ({"blocks__2__branches__0__op__rotary__dim": 5}, r"blocks\[2\]\.branches\[0\]\.op\.rotary: rotary"),
+        ({"blocks__6__branches__0__op__ops__1__inner": -1}, r"blocks\[6\]\.branches\[0\]\.op\.ops\[1\]"),
         ({"head__softcap": "warm"}, r"head\.softcap"),
         ({"embedding__vocabulary": 3}, r"embedding\.vocabulary: Extra"),
         ({"blocks__0__branches__0__multiplier": float("nan")}, r"blocks\[0\]\.branches\[0\]\.multiplier"),

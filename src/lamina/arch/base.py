@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
+from pydantic_core import PydanticCustomError
 
 from lamina.arch.measure import Kept, Shape, Work, numbers
 from lamina.errors import LaminaError
@@ -44,6 +45,31 @@ class Node(BaseModel, metaclass=_OneSentence):
     def replace(self, **fields: Any) -> Any:
         """The same value with some fields changed, checked again."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | fields)
+
+
+def one_of(first: type[Node], *others: type[Node]) -> Any:
+    """The type of a field that holds a part of one of some kinds, told apart by `kind` where there are several.
+
+    A union would build the schemas of all of them when a field is first used, which takes longer than reading most
+    architectures; this builds a kind's when one is met.
+    """
+    kinds = (first, *others)
+    known = {kind.model_fields["kind"].default: kind for kind in kinds} if others else {}
+
+    def read(value: Any) -> Any:
+        if isinstance(value, kinds):
+            return value
+        names = ", ".join(known) or first.__name__
+        if not isinstance(value, dict):
+            raise PydanticCustomError("part", "Input should be one of {names}", {"names": names})
+        if not known:
+            return first.model_validate(value)
+        if value.get("kind") not in known:
+            said = {"kind": repr(value.get("kind"))[:60], "names": names}
+            raise PydanticCustomError("part", "kind {kind} is not known; known: {names}", said)
+        return known[value["kind"]].model_validate(value)
+
+    return Annotated[Any, PlainValidator(read)]
 
 
 class Op(Node):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from lamina.arch.base import Node, Op
+from lamina.arch.base import Node, Op, one_of
 from lamina.arch.feedforward import GLU, MLP
 from lamina.arch.measure import Kept, Shape, Work, within
 from lamina.arch.mixers import (
@@ -55,7 +55,10 @@ AnyMixer = (
     | ShortConvolution
 )
 AnyFeedForward = MLP | GLU | MoE | PerLayerInput
-SingleOp = Annotated[AnyMixer | AnyFeedForward, Field(discriminator="kind")]
+if TYPE_CHECKING:
+    SingleOp = AnyMixer | AnyFeedForward
+else:
+    SingleOp = one_of(*get_args(AnyMixer), *get_args(AnyFeedForward))
 
 
 def named(ops: tuple[Op, ...]) -> dict[str, Op]:
@@ -136,7 +139,10 @@ class Parallel(Op):
         return sum(op.saved(width) for op in self.ops) - (len(self.ops) - 1) * width
 
 
-AnyOp = Annotated[AnyMixer | AnyFeedForward | Parallel, Field(discriminator="kind")]
+if TYPE_CHECKING:
+    AnyOp = AnyMixer | AnyFeedForward | Parallel
+else:
+    AnyOp = one_of(*get_args(AnyMixer), *get_args(AnyFeedForward), Parallel)
 
 
 class Branch(Node):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, model_validator
 
-from lamina.arch.base import Node, Op, describe
+from lamina.arch.base import Node, Op, describe, one_of
 from lamina.arch.bill import Line, lines
 from lamina.arch.block import Block, kinds
 from lamina.arch.encoder import Encoder
@@ -186,6 +186,12 @@ class Recursion(Node):
         return named
 
 
+if TYPE_CHECKING:
+    AnyEncoder = Encoder
+else:
+    AnyEncoder = one_of(Encoder)
+
+
 class Parameters(NamedTuple):
     """Numbers learned: all of them (tied ones once), those one token uses, those of the embedding."""
 
@@ -217,7 +223,7 @@ class Architecture(Node):
     exit_gate: bool = False
     stream: AnyStreams | None = None
     context: PositiveInt | None = None
-    encoders: tuple[Encoder, ...] = ()
+    encoders: tuple[AnyEncoder, ...] = ()
     _bills: dict[int, tuple[Line, ...]] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")

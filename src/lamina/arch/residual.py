@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
-from lamina.arch.base import Node
+from lamina.arch.base import Node, one_of
 from lamina.arch.measure import Shape, Work, linear, matrices, within
 from lamina.arch.norm import Norm, RMSNorm
 
@@ -95,6 +95,7 @@ class LaurelResidual(Residual):
         return self.rank + width
 
 
-AnyResidual = Annotated[
-    ScaledResidual | AffineResidual | LayerScale | GatedResidual | LaurelResidual, Field(discriminator="kind")
-]
+if TYPE_CHECKING:
+    AnyResidual = ScaledResidual | AffineResidual | LayerScale | GatedResidual | LaurelResidual
+else:
+    AnyResidual = one_of(ScaledResidual, AffineResidual, LayerScale, GatedResidual, LaurelResidual)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from lamina.arch.base import Node
+from lamina.arch.base import Node, one_of
 from lamina.arch.measure import Kept, Shape, linear, matrices, within
 from lamina.arch.ngram_memory import NgramMemory
 from lamina.arch.norm import Norm, RMSNorm
@@ -188,4 +188,7 @@ class GatedStreams(Streams):
             )
 
 
-AnyStreams = Annotated[HyperConnections | AttentionResiduals | AltUp | GatedStreams, Field(discriminator="kind")]
+if TYPE_CHECKING:
+    AnyStreams = HyperConnections | AttentionResiduals | AltUp | GatedStreams
+else:
+    AnyStreams = one_of(HyperConnections, AttentionResiduals, AltUp, GatedStreams)
