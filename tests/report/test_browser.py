@@ -19,7 +19,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from lamina.arch import Architecture
+from lamina.machine import device
+from lamina.machine.roofline import bounds
 from lamina.report import html as report
+from lamina.report import words
 from tests.report.conftest import Site
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -121,7 +124,7 @@ def test_sorting(visitor: Visitor) -> None:
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_choose_compare_slide_and_come_back(visitor: Visitor) -> None:
+def test_choose_compare_slide_and_come_back(visitor: Visitor, archs: dict[str, Architecture]) -> None:
     page = visitor.open("index.html")
     for name in ("phi-4", "qwen3-4b"):
         page.get_by_role("searchbox").fill(name)
@@ -139,6 +142,9 @@ def test_choose_compare_slide_and_come_back(visitor: Visitor) -> None:
     page.get_by_label("Weights in").select_option("fp8")
     page.get_by_label("Device", exact=True).select_option("h100")
     assert re.search("context=262144.*plan=fp8.*device=h100", page.url)
+    priced = archs["phi-4"].cost(context=262144, weights="fp8")
+    expect(row).to_contain_text(words.size(priced.weight_bytes))
+    expect(row).to_contain_text(words.seconds(bounds(priced, device("h100")).next))
     at_fp8 = row.inner_text()
 
     page.get_by_label("Architecture to add").select_option("trm")
@@ -166,8 +172,6 @@ def test_charts_move_and_say_their_numbers(visitor: Visitor, archs: dict[str, Ar
     )
     figure.get_by_text("As a table").click()
     cells = figure.get_by_role("row").filter(has_text=re.compile("^1M")).get_by_role("cell").all_inner_texts()
-    from lamina.report import words
-
     names = ("llama-3.1-8b", "qwen3-next-80b-a3b", "deepseek-v3")
     assert cells == [words.size(archs[name].state_bytes(1 << 20, batch=16)) for name in names]
     swatches = page.evaluate("Array.from({ length: 32 }, (_, i) => Lamina.charts.swatch(i).outerHTML)")
