@@ -80,6 +80,9 @@ class Op(Node):
     totals of an architecture are sums of these.
     """
 
+    if TYPE_CHECKING:
+        kind: Any  # each op's own, by which JSON tells them apart
+
     @property
     def role(self) -> str:
         """The name of this part within its block, in paths and in parameter names."""

@@ -186,7 +186,7 @@ def _op(arch: Architecture | Encoder, path: str, op: Op, often: tuple[int, int, 
     width = arch.width
     return Line(
         path=path,
-        kind=getattr(op, "kind", op.role),
+        kind=op.kind,
         group="feed_forwards" if isinstance(op, FeedForward) else "mixers",
         weights=op.weights(width),
         times=times,

@@ -43,13 +43,10 @@ class NgramTables(Node):
             k: v for i in range(self.count) for k, v in linear(f"projections.{i}", width, width // self.count).items()
         }
 
-    def parameters(self, width: int) -> int:
-        return numbers(self.weights(width).values())
-
     def unused(self, width: int) -> int:
         """A token reads one row of each table."""
         projections = numbers(self._projections(width).values())
-        return self.parameters(width) - projections - self.count * (width // self.count)
+        return numbers(self.weights(width).values()) - projections - self.count * (width // self.count)
 
     def flops(self, width: int) -> int:
         return 2 * matrices(self._projections(width))

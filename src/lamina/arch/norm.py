@@ -27,9 +27,6 @@ class RMSNorm(Node):
     def weights(self, width: int) -> dict[str, Shape]:
         return {"weight": (width,)} if self.weight else {}
 
-    def parameters(self, width: int) -> int:
-        return width if self.weight else 0
-
     def saved(self, width: int) -> int:
         """Numbers that the backward pass needs: x, and one over its size."""
         return width + 1
@@ -47,9 +44,6 @@ class LayerNorm(Node):
 
     def weights(self, width: int) -> dict[str, Shape]:
         return {"weight": (width,), "bias": (width,)} if self.bias else {"weight": (width,)}
-
-    def parameters(self, width: int) -> int:
-        return width * (1 + self.bias)
 
     def saved(self, width: int) -> int:
         """Numbers that the backward pass needs: x, its mean, and one over its deviation."""

@@ -138,6 +138,3 @@ class LearnedPositions(Node):
 
     kind: Literal["learned"] = "learned"
     length: PositiveInt
-
-    def parameters(self, width: int) -> int:
-        return self.length * width

@@ -11,7 +11,6 @@ from lamina.cli.console import print_json, print_lines, print_table, say, workin
 from lamina.cli.loading import Json
 from lamina.cli.options import takes
 from lamina.cli.setting import CostOptions, bounded
-from lamina.cli.show import architecture_of
 from lamina.report import words
 
 if TYPE_CHECKING:
@@ -36,17 +35,18 @@ def compare(
     json: Json = False,
 ) -> None:
     """What architectures cost, side by side: parameters, weights, state, FLOPs, and bounds on time."""
+    import lamina
     from lamina.report.tables import Entry, compare_columns, records
 
     contexts, device = options.contexts, options.found()
-    archs = [architecture_of(source) for source in sources]
+    archs = [lamina.architecture(source) for source in sources]
     entries = [
         Entry(arch, {}, contexts[0], [priced(arch, context, options, device) for context in contexts]) for arch in archs
     ]
     columns = compare_columns(contexts, device is not None)
     rows = records(columns, entries)
     if html:
-        _report(archs, html, options)
+        _report(archs, html, options, device)
     if json:
         print_json(rows)
         return
@@ -56,7 +56,7 @@ def compare(
         print_lines(["", f">= are lower bounds on {count}{device.title}: no machine of its kind is faster"])
 
 
-def _report(archs: list[Architecture], path: Path, options: CostOptions) -> None:
+def _report(archs: list[Architecture], path: Path, options: CostOptions, device: Device | None) -> None:
     """The HTML; its controls begin where the table is taken."""
     from lamina import catalog
     from lamina.report.html import write
@@ -69,7 +69,7 @@ def _report(archs: list[Architecture], path: Path, options: CostOptions) -> None
         "plan": options.weights,
         "cache": options.cache,
     }
-    if (device := options.found()) is not None:
+    if device:
         setting |= {"device": device, "count": options.devices}
     with working(f"writing {path}"):
         nbytes = write(archs, path, setting, facts)

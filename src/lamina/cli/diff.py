@@ -8,7 +8,7 @@ import typer
 
 from lamina.cli.console import print_json, print_lines
 from lamina.cli.loading import Json
-from lamina.cli.show import Described, architecture_of
+from lamina.cli.show import Described
 
 
 def diff(
@@ -18,10 +18,11 @@ def diff(
     paths: Annotated[bool, typer.Option("--paths", help="Every field that differs, by its path.")] = False,
 ) -> None:
     """What differs, mechanism by mechanism. The exit code is 0 if nothing does, 1 if something does."""
+    import lamina
     from lamina.arch.diff import diff as differences
     from lamina.report.differences import record, rendered
 
-    sides = architecture_of(left), architecture_of(right)
+    sides = lamina.architecture(left), lamina.architecture(right)
     found = differences(*sides)
     if json:
         print_json(record(*sides))

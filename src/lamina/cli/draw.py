@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lamina.cli.show import architecture_of
 from lamina.errors import LaminaError
 
 if TYPE_CHECKING:
@@ -77,10 +76,11 @@ def _stem(names: list[str], mode: str) -> str:
 
 
 def _drawn(names: list[str], mode: str, theme: Literal["auto", "light", "dark"]) -> str:
+    import lamina
     from lamina import catalog
     from lamina.report import drawing
 
-    archs: list[Architecture] = [architecture_of(name) for name in names]
+    archs: list[Architecture] = [lamina.architecture(name) for name in names]
     if mode == "sheet":
         known = catalog.canonical(names[0])
         return drawing.draw(archs[0], theme, facts=catalog.source(known) if known else None)

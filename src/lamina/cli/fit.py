@@ -10,7 +10,7 @@ from lamina.cli.console import print_json, print_lines, terminal_width
 from lamina.cli.loading import Json
 from lamina.cli.options import takes
 from lamina.cli.setting import CostOptions
-from lamina.cli.show import Described, architecture_of
+from lamina.cli.show import Described
 
 
 @takes(CostOptions, context="4k", device="auto")
@@ -23,10 +23,11 @@ def fit(
 
     The exit code is 0 if it fits, 1 if it does not.
     """
+    import lamina
     from lamina.machine import fitting
     from lamina.report.text import listed
 
-    arch, device = architecture_of(source), options.found()
+    arch, device = lamina.architecture(source), options.found()
     assert device is not None
     options.warn(arch)
     said: dict[str, Any] = fitting.fit(

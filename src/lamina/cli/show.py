@@ -25,16 +25,6 @@ Described = Annotated[
 ]
 
 
-def architecture_of(source: str) -> Architecture:
-    """The architecture that `source` names; of what is not on this machine, a config or a header is fetched.
-
-    Raises: LaminaError if there is no such thing
-    """
-    import lamina
-
-    return lamina.architecture(source)
-
-
 @takes(CostOptions)
 def show(
     source: Described,

@@ -31,7 +31,7 @@ def read(c: Config) -> Architecture:
     c.only("post_norm", False)
     c.only("qk_norm", True)
     attention = s.attention(rotary=rotary, qk_norm=QKNorm(norm=norm), bias=bias, output_bias=bias)
-    block = pre_norm(attention, MLP(inner=s.inner, activation=s.activation), norm)  # type: ignore[arg-type]
+    block = pre_norm(attention, MLP(inner=s.inner, activation=s.activation), norm)
     return decoder(c, "apertus", s, [block] * s.layers, norm)
 
 

@@ -111,7 +111,7 @@ def _mixtures(c: Config, s: Sizes) -> dict[bool, MoE]:
     """By whether the token's id chooses."""
     c.only("norm_topk_prob", True)
     c.only("n_shared_experts", 1)
-    expert = GLU(inner=s.inner, activation=s.activation, clamp=Clamp(limit=c.float("swiglu_limit", 10.0)))  # type: ignore
+    expert = GLU(inner=s.inner, activation=s.activation, clamp=Clamp(limit=c.float("swiglu_limit", 10.0)))
     gate = router(c, 256, 6, "sqrt_softplus", scale=1.5, correction=True, other_scores=("softmax", "sigmoid"))
     moe = mixture(c, s, gate, 2048, shared=1, expert=expert)
     return {False: moe, True: moe.replace(router=gate.replace(hashed=True, correction=False))}

@@ -55,7 +55,7 @@ def _mamba(c: Config, eps: float) -> Mamba2:
 def _experts(c: Config, s: Sizes) -> MoE:
     c.only("n_shared_experts", 1)
     c.ignore("how experts are run", "moe_shared_expert_overlap")
-    mlp = MLP(inner=s.inner, activation=s.activation)  # type: ignore[arg-type]
+    mlp = MLP(inner=s.inner, activation=s.activation)
     return MoE(
         router=router(c, experts=8, active=2, score="sigmoid", correction=True),
         expert=mlp.replace(inner=c.count("moe_intermediate_size", 7688)),
@@ -85,7 +85,7 @@ def read(c: Config) -> Architecture:
     made: dict[str, Op] = {
         "mamba": _mamba(c, s.eps),
         "attention": s.attention(),
-        "mlp": MLP(inner=s.inner, activation=s.activation),  # type: ignore[arg-type]
+        "mlp": MLP(inner=s.inner, activation=s.activation),
         "moe": _experts(c, s),
     }
     ignore_running(c)

@@ -26,7 +26,7 @@ def read(c: Config) -> Architecture:
         bias=True,
         output_bias=True,
     )
-    block = pre_norm(attention, MLP(inner=s.inner, activation=s.activation, bias=True), norm)  # type: ignore[arg-type]
+    block = pre_norm(attention, MLP(inner=s.inner, activation=s.activation, bias=True), norm)
     return decoder(text, "persimmon", s, [block] * s.layers, norm).replace(encoders=encoders)
 
 

@@ -19,12 +19,13 @@ from lamina.arch import (
     Rotary,
 )
 from lamina.arch.base import Op
+from lamina.arch.feedforward import Activation
 from lamina.errors import LaminaError
 from lamina.published import rope
 from lamina.published.config import Config
 from lamina.published.rules import Layout
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
     "gelu": "gelu",
@@ -78,7 +79,7 @@ class Sizes:
     head_dim: int
     inner: int
     context: int | None
-    activation: str
+    activation: Activation
     eps: float
 
     def rotary(self, config: Config, base: float = 10000.0, layout: str = "half") -> Rotary:
@@ -89,7 +90,7 @@ class Sizes:
         return Attention(heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim, **fields)
 
     def glu(self, bias: bool = False) -> GLU:
-        return GLU(inner=self.inner, activation=self.activation, bias=bias)  # type: ignore[arg-type]
+        return GLU(inner=self.inner, activation=self.activation, bias=bias)
 
 
 def sizes(

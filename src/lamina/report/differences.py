@@ -151,7 +151,7 @@ def _ops(arch: Architecture, role: str) -> list[Op | None]:
 
 def _role(role: str, left: Sequence[Op | None], right: Sequence[Op | None]) -> Iterator[Change]:
     """What differs in one role: as a whole where other mechanisms stand there, else mechanism by mechanism."""
-    attention = role.startswith("mixer") and all("attention" in op.kind for op in (*left, *right) if op)  # type: ignore[attr-defined]
+    attention = role.startswith("mixer") and all("attention" in op.kind for op in (*left, *right) if op)
     title = role.replace("mixer", "attention") if attention else role
     title = title.replace("feed_forward", "feed-forward").replace("_", " ")
     places = ([f"{title}" if op else "none" for op in side] for side in (left, right))
@@ -165,7 +165,7 @@ def _role(role: str, left: Sequence[Op | None], right: Sequence[Op | None]) -> I
     for kind in ours:
         of_kind = ([op for op in side if type(op) is kind] for side in (left, right))
         several = f"{words.kind_of(ours[kind])}" if len(ours) > 1 else "" if attention else title
-        yield from _values(several, *of_kind, skip=NAMED.get(ours[kind].kind, ("kind",)))  # type: ignore[attr-defined]
+        yield from _values(several, *of_kind, skip=NAMED.get(ours[kind].kind, ("kind",)))
 
 
 def _norm_places(block: Block) -> str:

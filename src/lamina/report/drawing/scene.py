@@ -182,10 +182,3 @@ def sized(
 def framed(piece: Piece, fill: str | None, stroke: str | None, radius: float = 8.0, **style: object) -> Piece:
     """The piece on a rectangle of its size."""
     return piece.with_under(Box(0, 0, piece.width, piece.height, fill, stroke, radius, **style))  # type: ignore[arg-type]
-
-
-def stacked(pieces: Sequence[Piece]) -> Piece:
-    """Pieces over each other."""
-    return Piece(
-        max(p.width for p in pieces), max(p.height for p in pieces), parts=tuple((0.0, 0.0, p) for p in pieces)
-    )

@@ -32,14 +32,6 @@ class Place(NamedTuple):
     def centre(self) -> float:
         return self.y + self.height / 2
 
-    @property
-    def top_point(self) -> Point:
-        return self.middle, self.y
-
-    @property
-    def bottom_point(self) -> Point:
-        return self.middle, self.below
-
 
 class Sketch:
     """Collects what a diagram is made of."""
