@@ -18,6 +18,7 @@ from lamina.arch import Architecture
 from lamina.arch.bill import lines
 from lamina.catalog import config
 from lamina.families import read_config
+from tests.families.shapes import SMALL
 
 DENSE = [
     *("command-r", "ministral-3-8b", "emu3", "fuyu-8b", "llava-1.5-7b", "pixtral-12b", "muse-glimmer-30b"),
@@ -38,17 +39,6 @@ NAMED = {
     "inkling_text": "InklingForCausalLM",
     "inkling2_text": "Inkling2ForCausalLM",
     "emu3_text_model": "Emu3ForCausalLM",
-}
-SMALL: dict[str, Any] = {  # no two sizes alike
-    "vocab_size": 97,
-    "hidden_size": 40,
-    "intermediate_size": 56,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 12,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
 }
 PLAIN = {key: value for key, value in SMALL.items() if key != "head_dim"} | {"hidden_size": 48}
 EXPERTS = {"num_experts_per_tok": 3, "moe_intermediate_size": 20}

@@ -14,6 +14,19 @@ from lamina.arch.bill import lines
 
 Shapes = Counter[tuple[int, ...]]
 
+SMALL: dict[str, Any] = {  # no two sizes alike
+    "vocab_size": 97,
+    "hidden_size": 40,
+    "intermediate_size": 56,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
+"""Sizes of a small model that families of the tests begin with."""
+
 
 def built(name: str, data: dict[str, Any]) -> torch.nn.Module:
     """The reference's model of a config, without memory."""

@@ -32,20 +32,10 @@ from lamina.arch.measure import numbers
 from lamina.catalog import config, source
 from lamina.errors import LaminaError
 from lamina.families import read_config
+from tests.families.shapes import SMALL
 
 COMPUTED = ("slope_rate", "query_decay", "key_decay", "diagonal_decay", "z_L_init")
 FULL, SLIDING = "full_attention", "sliding_attention"
-SMALL: dict[str, Any] = {  # no two sizes alike
-    "vocab_size": 97,
-    "hidden_size": 40,
-    "intermediate_size": 56,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 12,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-}
 PER_LAYER = {"vocab_size_per_layer_input": 89, "hidden_size_per_layer_input": 10}
 TINY: dict[str, dict[str, Any]] = {
     "gemma3n_text": SMALL

@@ -22,23 +22,13 @@ from lamina.catalog import config, source
 from lamina.errors import LaminaError
 from lamina.families import read_config
 from lamina.ops.rotary import frequencies
+from tests.families import shapes
 
 ENTRIES = [
     *("qwen3-235b-a22b", "qwen3-30b-a3b", "gpt-oss-20b", "gpt-oss-120b", "glm-4.5", "glm-4.5-air", "sarvam-30b"),
     *("minimax-m2.5", "minimax-m3", "llama-4-maverick", "llama-4-scout", "trinity-large", "mimo-v2-flash"),
 ]
-SMALL: dict[str, Any] = {  # no two sizes alike
-    "vocab_size": 97,
-    "hidden_size": 40,
-    "intermediate_size": 56,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 12,
-    "max_position_embeddings": 128,
-    "num_experts_per_tok": 3,
-    "pad_token_id": 0,
-}
+SMALL = shapes.SMALL | {"num_experts_per_tok": 3}
 FEW = SMALL | {"num_local_experts": 5}
 PLAIN = {key: value for key, value in SMALL.items() if key != "head_dim"} | {"hidden_size": 48, "num_experts": 7}
 ROUTED = SMALL | {"moe_intermediate_size": 20, "n_routed_experts": 8}

@@ -10,7 +10,29 @@ from lamina.arch.norm import Norm, RMSNorm
 from lamina.arch.position import Rotary
 
 
-class BlockIndexer(Node):
+class HeadIndexer(Node):
+    """What indexers have in common that stand beside ordinary attention: small query heads, and one key a token."""
+
+    heads: PositiveInt
+    head_dim: PositiveInt
+    rotary: Rotary | None = None
+    norm: Norm | None = RMSNorm()
+
+    @model_validator(mode="after")
+    def _fits(self) -> HeadIndexer:
+        if self.rotary and self.rotary.dim > self.head_dim:
+            raise ValueError(f"rotary.dim ({self.rotary.dim}) must not exceed head_dim ({self.head_dim})")
+        return self
+
+    def weights(self, width: int) -> dict[str, Shape]:
+        made = linear("q_proj", self.heads * self.head_dim, width) | linear("k_proj", self.head_dim, width)
+        if self.norm:
+            of_head = self.norm.weights(self.head_dim)
+            made |= within("q_norm", of_head) | within("k_norm", of_head)
+        return made
+
+
+class BlockIndexer(HeadIndexer):
     """A small attention without values that chooses, for each query, the `top_k` blocks of `block` keys it reads.
 
     Score of a block: the largest q . k among those of its keys that the query sees, with one key of `head_dim`
@@ -20,33 +42,20 @@ class BlockIndexer(Node):
     Source: MiniMax-M3's published config and reference; choosing blocks is arXiv 2502.11089, section 3.3.
     """
 
-    heads: PositiveInt
-    head_dim: PositiveInt
     block: PositiveInt
     top_k: PositiveInt
     local: NonNegativeInt = 1
-    rotary: Rotary | None = None
-    norm: Norm | None = RMSNorm()
 
     @model_validator(mode="after")
     def _consistent(self) -> BlockIndexer:
         if self.local > self.top_k:
             raise ValueError(f"local ({self.local}) blocks are among the top_k ({self.top_k}) that are chosen")
-        if self.rotary and self.rotary.dim > self.head_dim:
-            raise ValueError(f"rotary.dim ({self.rotary.dim}) must not exceed head_dim ({self.head_dim})")
         return self
 
     @property
     def reach(self) -> int:
         """The most keys that a query reads."""
         return self.top_k * self.block
-
-    def weights(self, width: int) -> dict[str, Shape]:
-        made = linear("q_proj", self.heads * self.head_dim, width) | linear("k_proj", self.head_dim, width)
-        if self.norm:
-            of_head = self.norm.weights(self.head_dim)
-            made |= within("q_norm", of_head) | within("k_norm", of_head)
-        return made
 
     def pairs(self) -> Pairs:
         """Scores: of every key."""
