@@ -81,7 +81,7 @@ def find(source: str | os.PathLike[str] | dict[str, Any] | Architecture) -> Foun
     if isinstance(source, dict):
         return Found(read_config(source, "the given config"))
     name = os.fspath(source)
-    if isinstance(source, str) and (match := _EDITED.fullmatch(source)):
+    if isinstance(source, str) and (match := _EDITED.fullmatch(source)) and not os.path.exists(name):
         from lamina.arch.edit import edited
 
         return Found(edited(architecture(match["source"]), match["edits"]).replace(name=source))

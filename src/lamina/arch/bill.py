@@ -31,7 +31,8 @@ class Line(NamedTuple):
     `weights`, `keeps`, `prefill`, `decoding` and `saved` is of one; `borrows` is what it reads that other lines keep.
     Of a weight in `looked_up` a token reads so many numbers, of others all. Training goes back through `back` of the
     runs, all of them where it is None. What encodes images or sound is passed by no token of text (`runs` is zero) but
-    `encodes` times by each vector of theirs; one stands for `each` of their units, and `beside` more stand with them.
+    `encodes` times by each vector of theirs; one stands for `each` of their units, and `beside` more stand with them;
+    `modality` says what is encoded.
     """
 
     path: str
@@ -53,6 +54,7 @@ class Line(NamedTuple):
     encodes: int = 0
     each: int = 1
     beside: int = 0
+    modality: str = ""
 
     def state_bytes(self, context: int, itemsize: float, memory: int = 0) -> int:
         """Bytes that one sequence leaves behind, in all places."""
@@ -106,7 +108,8 @@ def lines(arch: Architecture, memory: int = 0) -> Iterator[Line]:
     yield from _stream(arch)
     yield from _ending(arch)
     for i, encoder in enumerate(arch.encoders):
-        yield from of_encoder(encoder, f"encoders[{i}]")
+        for line in of_encoder(encoder, f"encoders[{i}]"):
+            yield line._replace(modality=encoder.modality)
 
 
 def of_encoder(encoder: Encoder, path: str) -> Iterator[Line]:

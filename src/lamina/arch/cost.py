@@ -167,13 +167,7 @@ class Cost:
     def encoded(self, line: Line) -> int:
         """FLOPs of encoding the images of a sequence, in one line."""
         s = self.setting
-        return s.images * line.encoding_flops(s.patches) if self._sees(line) else 0
-
-    def _sees(self, line: Line) -> bool:
-        """Whether a line is of an encoder of images."""
-        if line.group != "encoder":
-            return False
-        return self.arch.encoders[int(line.path[len("encoders[") : line.path.index("]")])].modality == "image"
+        return s.images * line.encoding_flops(s.patches) if line.modality == "image" else 0
 
     def flops(self, line: Line, tokens: int, context: int) -> int:
         arch = self.arch
@@ -236,7 +230,7 @@ class Cost:
             blocks = sum(passes.values()) * arch.width + max(inside.values(), default=0)
         else:
             blocks = sum(passes[span] * inside[span] for span in inside)
-        images = s.images * sum(line.encoding_saved(s.patches) for line in self.bill if self._sees(line))
+        images = s.images * sum(line.encoding_saved(s.patches) for line in self.bill if line.modality == "image")
         ends, within = s.context * (outside * itemsize + logits), (s.context + arch.prefix) * blocks * itemsize
         return math.ceil(s.batch * (ends + within + images * itemsize))
 

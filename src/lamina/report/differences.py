@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lamina.arch import Architecture, Attention, Block, Branch, LayerNorm, Node, Op, Parallel, RMSNorm, Rotary
 from lamina.arch.block import kinds
 from lamina.arch.diff import diff
-from lamina.report import words
+from lamina.report import encoders, words
 
 
 class Change(NamedTuple):
@@ -124,7 +124,7 @@ def _whole(left: Architecture, right: Architecture) -> Iterator[Change]:
 
 def _encoders(left: Architecture, right: Architecture) -> Iterator[Change]:
     """What encodes images and sound, each as a whole."""
-    sides = [{words.encoders.title(e): words.encoders.sentence(e) for e in arch.encoders} for arch in (left, right)]
+    sides = [{encoders.title(e): encoders.sentence(e) for e in arch.encoders} for arch in (left, right)]
     for title in dict.fromkeys((*sides[0], *sides[1])):
         yield from _said(title, *([side[title]] if title in side else ["none"] for side in sides))
 

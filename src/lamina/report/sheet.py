@@ -9,7 +9,7 @@ from typing import Any
 
 from lamina.arch import Architecture, Block, Branch
 from lamina.arch.base import Node
-from lamina.report import words
+from lamina.report import encoders, words
 from lamina.report.text import aligned, beside, listed, wrapped
 
 CONTEXTS = (4096, 32768, 131072)
@@ -57,7 +57,7 @@ def sheet(
         "norm": words.norm(arch.norm) if arch.norm else None,
         "head": _head(arch),
         "recursion": _recursion(arch),
-        "encoders": [[words.encoders.title(e), words.encoders.sentence(e)] for e in arch.encoders],
+        "encoders": [[encoders.title(e), encoders.sentence(e)] for e in arch.encoders],
         "parameters": {"total": total, "active": active, **parameters_by_part(arch)},
         "state": {
             "dtype": "bfloat16",

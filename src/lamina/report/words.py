@@ -343,7 +343,3 @@ def _ratio(flags: Sequence[bool]) -> str:
         if all(flag == flags[i % period] for i, flag in enumerate(flags)):
             return f"{sum(flags[:period])}:{period - sum(flags[:period])}"
     return f"{sum(flags)} of {len(flags)}"
-
-
-from lamina.report import encoders as encoders  # noqa: E402  (registers the words of further mechanisms)
-from lamina.report import mechanisms as mechanisms  # noqa: E402
