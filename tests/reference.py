@@ -27,6 +27,14 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
                 p.add_(0.3 * noise)
             else:
                 p.copy_(0.5 * noise)
+        for b in kept_buffers(model).values():
+            b.add_(0.1 * torch.randn(b.shape, generator=random))
+
+
+def kept_buffers(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The buffers that a checkpoint holds: routing corrections, scalars of layers."""
+    saved = model.state_dict()
+    return {name: b for name, b in model.named_buffers() if name in saved and b.is_floating_point()}
 
 
 @functools.cache

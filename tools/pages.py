@@ -322,11 +322,11 @@ def _source(told: dict[str, Any]) -> str:
 @cache
 def missing(name: str) -> tuple[str, ...]:
     """What of an entry has no module: the class, or the field."""
-    from lamina.nn.understood import UNDERSTOOD, not_understood
+    from lamina.nn.understood import not_understood
 
     arch = archs()[name]
     gaps = ((path.rpartition(".")[2], what) for path, what in not_understood(arch))
-    known = {kind.__name__ for kind in UNDERSTOOD}
+    known = {kind.__name__ for kind in discovered()}
     return tuple(sorted({what if hasattr(lamina.arch, what) and what not in known else step for step, what in gaps}))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lamina.checkpoint.blocks import BLOCKS
+from lamina.ops.blocks import BLOCKS
 
 # where the float16 scales of a block stand, for formats that the gguf package cannot quantise to
 SCALES_AT = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}

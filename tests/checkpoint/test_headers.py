@@ -24,7 +24,6 @@ from hypothesis import given, settings
 
 import lamina
 from lamina.checkpoint import tensors
-from lamina.checkpoint.blocks import BLOCKS
 from lamina.checkpoint.gguf import FORMATS, open_gguf
 from lamina.checkpoint.headers import gguf as gguf_header
 from lamina.checkpoint.headers import remote, table
@@ -34,6 +33,7 @@ from lamina.checkpoint.headers.remote import RemoteFile
 from lamina.checkpoint.safetensors import open_safetensors
 from lamina.errors import LaminaError
 from lamina.lookup import find
+from lamina.ops.blocks import BLOCKS
 from lamina.published.gguf import read_gguf
 from tests.checkpoint import test_fuzz_readers as fuzz
 from tests.checkpoint.hub import Hub

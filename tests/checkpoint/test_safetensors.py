@@ -17,9 +17,9 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lamina.checkpoint import safetensors as ours
-from lamina.checkpoint.blocks import PIECE
 from lamina.checkpoint.tensors import PLAIN, StoredTensor
 from lamina.errors import LaminaError
+from lamina.ops.blocks import PIECE
 
 
 def tensors_of_every_type() -> dict[str, torch.Tensor]:

@@ -1,12 +1,14 @@
 """The table of families: one row a reference configuration. Parity, caching, round trip and cost tests all run on it.
 
 Sizes are chosen so that nothing agrees by accident: H != G, head_dim != D / H where the family allows it, odd
-counts, windows shorter than the prompt.
+counts, windows shorter than the prompt. The files rows_*.py beside this one hold further rows.
 """
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -65,7 +67,7 @@ VISION = {
 }
 
 
-def _row(name: str, stem: str, config: dict[str, Any], **more: Any) -> Row:
+def row(name: str, stem: str, config: dict[str, Any], **more: Any) -> Row:
     return Row(name, f"{stem}ForCausalLM", f"{stem}Config", config | more)
 
 
@@ -76,20 +78,20 @@ ROWS = [
         "GPT2Config",
         {"vocab_size": 97, "n_embd": 42, "n_layer": 3, "n_head": 6, "n_positions": 128, "n_inner": 50},
     ),
-    _row("llama", "Llama", WIDE),
-    _row("llama-biases", "Llama", WIDE, attention_bias=True, mlp_bias=True, hidden_act="gelu"),
-    _row("llama-3.2", "Llama", WIDE, tie_word_embeddings=True, rope_parameters=LLAMA3),
-    _row("llama-yarn", "Llama", WIDE, rope_parameters=YARN | {"beta_fast": 8.0, "beta_slow": 2.0}),
-    _row("llama-linear", "Llama", BASE, rope_parameters={"rope_type": "linear", "factor": 3.0, "rope_theta": 1e4}),
-    _row("smollm2", "Llama", BASE, num_attention_heads=9, num_key_value_heads=3, hidden_size=54),
-    _row("mha", "Llama", BASE, num_key_value_heads=6),
-    _row("mqa", "Llama", BASE, num_key_value_heads=1),
-    _row("mistral", "Mistral", WIDE, sliding_window=7),
-    _row("mistral-unbounded", "Mistral", WIDE, sliding_window=None),
-    _row("qwen2", "Qwen2", BASE),
-    _row("qwen2-windows", "Qwen2", BASE, use_sliding_window=True, sliding_window=7, max_window_layers=1),
-    _row("qwen3", "Qwen3", WIDE),
-    _row(
+    row("llama", "Llama", WIDE),
+    row("llama-biases", "Llama", WIDE, attention_bias=True, mlp_bias=True, hidden_act="gelu"),
+    row("llama-3.2", "Llama", WIDE, tie_word_embeddings=True, rope_parameters=LLAMA3),
+    row("llama-yarn", "Llama", WIDE, rope_parameters=YARN | {"beta_fast": 8.0, "beta_slow": 2.0}),
+    row("llama-linear", "Llama", BASE, rope_parameters={"rope_type": "linear", "factor": 3.0, "rope_theta": 1e4}),
+    row("smollm2", "Llama", BASE, num_attention_heads=9, num_key_value_heads=3, hidden_size=54),
+    row("mha", "Llama", BASE, num_key_value_heads=6),
+    row("mqa", "Llama", BASE, num_key_value_heads=1),
+    row("mistral", "Mistral", WIDE, sliding_window=7),
+    row("mistral-unbounded", "Mistral", WIDE, sliding_window=None),
+    row("qwen2", "Qwen2", BASE),
+    row("qwen2-windows", "Qwen2", BASE, use_sliding_window=True, sliding_window=7, max_window_layers=1),
+    row("qwen3", "Qwen3", WIDE),
+    row(
         "qwen3-tied-windows",
         "Qwen3",
         WIDE,
@@ -99,9 +101,9 @@ ROWS = [
         layer_types=THEN_FULL,
         attention_bias=True,
     ),
-    _row("olmo2", "Olmo2", BASE),
-    _row("olmo3", "Olmo3", BASE, sliding_window=7, num_hidden_layers=4),
-    _row(
+    row("olmo2", "Olmo2", BASE),
+    row("olmo3", "Olmo3", BASE, sliding_window=7, num_hidden_layers=4),
+    row(
         "olmo3-yarn",
         "Olmo3",
         BASE,
@@ -112,7 +114,7 @@ ROWS = [
             "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
         },
     ),
-    _row("gemma2", "Gemma2", WIDE, sliding_window=7, query_pre_attn_scalar=10, attn_logit_softcapping=3.0),
+    row("gemma2", "Gemma2", WIDE, sliding_window=7, query_pre_attn_scalar=10, attn_logit_softcapping=3.0),
     Row(
         "gemma3",
         "Gemma3ForCausalLM",
@@ -133,10 +135,10 @@ ROWS = [
             },
         },
     ),
-    _row("smollm3", "SmolLM3", BASE, no_rope_layers=[1, 0, 1]),
-    _row("smollm3-windows", "SmolLM3", BASE, use_sliding_window=True, sliding_window=7, no_rope_layers=[1, 0, 1]),
-    _row("phi3", "Phi3", BASE),
-    _row(
+    row("smollm3", "SmolLM3", BASE, no_rope_layers=[1, 0, 1]),
+    row("smollm3-windows", "SmolLM3", BASE, use_sliding_window=True, sliding_window=7, no_rope_layers=[1, 0, 1]),
+    row("phi3", "Phi3", BASE),
+    row(
         "phi3-longrope",
         "Phi3",
         BASE,
@@ -145,7 +147,7 @@ ROWS = [
         rope_parameters=LONGROPE,
         sliding_window=30,
     ),
-    _row(
+    row(
         "granite",
         "Granite",
         BASE,
@@ -155,6 +157,9 @@ ROWS = [
         logits_scaling=7.0,
         attention_bias=True,
     ),
-    _row("cohere2", "Cohere2", BASE, sliding_window=7, num_hidden_layers=4, logit_scale=0.3),
-    _row("cwm", "Cwm", WIDE, sliding_window=7, num_hidden_layers=5),
+    row("cohere2", "Cohere2", BASE, sliding_window=7, num_hidden_layers=4, logit_scale=0.3),
+    row("cwm", "Cwm", WIDE, sliding_window=7, num_hidden_layers=5),
 ]
+
+for file in sorted(Path(__file__).parent.glob("rows_*.py")):
+    ROWS += importlib.import_module(file.stem).ROWS

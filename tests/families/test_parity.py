@@ -10,7 +10,7 @@ from table import ROWS
 
 import lamina
 from lamina.families import family_named, read_config
-from tests.reference import ids, reference, relative
+from tests.reference import ids, kept_buffers, reference, relative
 
 TOLERANCE = 1e-5
 
@@ -124,7 +124,8 @@ def test_value_round_trips(row, pair):
 def test_formulas_equal_what_is_allocated(row, pair):
     theirs, ours = pair
     assert ours.arch.parameters().total == sum(p.numel() for p in ours.parameters())
-    assert ours.arch.parameters().total == sum(p.numel() for p in theirs.parameters())
+    held = [*theirs.parameters(), *kept_buffers(theirs).values()]
+    assert ours.arch.parameters().total == sum(p.numel() for p in held)
     for batch, capacity in ((1, 3), (3, 50)):
         state = ours.init_state(batch, capacity)
         assert state.nbytes == ours.arch.state_bytes(capacity, batch, "float32")

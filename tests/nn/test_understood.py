@@ -1,10 +1,14 @@
 """Nothing of an architecture is passed over in silence: every field changes the model that is built, or is refused.
 
-The tables name every field of every class of arch/; a new one that is in neither fails here.
+The tables name every field of every class of arch/; a new one that is in neither fails here. Files used_*.py beside
+this one hold the rows of mechanisms: USED, ELSEWHERE, and HOLDING, which says what a part is put in.
 """
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +31,7 @@ from lamina.arch import (
     Head,
     LayerNorm,
     LearnedPositions,
+    LengthTemperature,
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
@@ -44,10 +49,12 @@ from lamina.arch import (
     YarnScaling,
 )
 from lamina.errors import LaminaError
-from lamina.nn.understood import UNDERSTOOD, check, not_understood
+from lamina.nn.registry import discovered
+from lamina.nn.understood import check, not_understood
 
 from ..arch import samples
 
+UNDERSTOOD = discovered()
 RMS, LAYER = RMSNorm(eps=1e-3), LayerNorm(eps=1e-3)
 SELF = Attention(heads=4, kv_heads=2, head_dim=6)
 CROSS = CrossAttention(heads=4, kv_heads=2, head_dim=6, memory_width=10)
@@ -72,17 +79,28 @@ RECURSIVE = Architecture(
     recursion=Recursion(low=Span(start=0, stop=1), high=Span(start=1, stop=2), low_cycles=2, high_cycles=2),
     context=9,
 )
+BLOCKS = values.BlockIndexer(heads=2, head_dim=4, block=3, top_k=2)
 SEQUENCE = SequenceGLU(length=9, glu=GLU(inner=7))
+
+
+HOLDING: dict[type[Node], Callable[[Any], Node]] = {}
+"""What is built around a part that is no field of the parts below, by its type."""
 
 
 def holding(part: Node) -> Architecture:
     """A small architecture with one part in it."""
+    if type(part) in HOLDING:
+        return holding(HOLDING[type(part)](part))
     if isinstance(part, Architecture):
         return part
     if isinstance(part, Op):
         return DECODER.replace(blocks=(Block(branches=(Branch(op=part, before=RMS),)),))
     if isinstance(part, Block | Branch):
         return DECODER.replace(blocks=(part if isinstance(part, Block) else Block(branches=(part,)),))
+    if isinstance(part, LengthTemperature):
+        return holding(SELF.replace(temperature=part, softcap=0.5))
+    if isinstance(part, QKNorm) and part.after_rotary:
+        return holding(SELF.replace(qk_norm=part, rotary=TURN))
     if isinstance(part, QKNorm | Rotary):
         return holding(SELF.replace(**{"qk_norm" if isinstance(part, QKNorm) else "rotary": part}))
     if isinstance(part, YarnScaling):
@@ -109,6 +127,11 @@ def short(value: Any) -> str:
 USED: list[tuple[Node, dict[str, Any]]] = [
     (SELF, {"heads": 2, "kv_heads": 1, "head_dim": 4, "rotary": TURN, "qk_norm": QKNorm(), "window": 3}),
     (SELF, {"softcap": 0.5, "scale": 0.9, "bias": True, "output_bias": True}),
+    (SELF, {"chunk": 4, "value_dim": 5, "gate": "head", "sinks": True, "value_norm": RMS, "keys_as_values": True}),
+    (SELF, {"temperature": LengthTemperature(floor=4, scale=0.1), "value_scale": 0.5, "output_norm": RMS}),
+    (SELF.replace(gate="elementwise"), {"gate_activation": "softplus"}),
+    (LengthTemperature(floor=4, scale=0.1), {"floor": 3, "scale": 0.2, "first": 0, "steps": False, "of": "scores"}),
+    (QKNorm(norm=RMS), {"after_rotary": True, "own": True}),
     (CROSS, {"heads": 2, "kv_heads": 1, "head_dim": 4, "memory_width": 8, "qk_norm": QKNorm()}),
     (QKNorm(norm=RMS), {"norm": LAYER, "over": "width"}),
     (TURN, {"base": 50.0, "dim": 4, "layout": "interleaved", "scaling": LinearScaling(factor=2.0)}),
@@ -124,19 +147,20 @@ USED: list[tuple[Node, dict[str, Any]]] = [
     (YARN, {"truncate": False}),
     (GLU(inner=7), {"inner": 5, "activation": "relu2", "bias": True}),
     (MLP(inner=7), {"inner": 5, "activation": "relu2", "bias": True}),
-    (Parallel(ops=(SELF, MLP(inner=7))), {"ops": (SELF, MLP(inner=5))}),
+    (Parallel(ops=(SELF, MLP(inner=7))), {"ops": (SELF, MLP(inner=5)), "multipliers": (1.0, 0.5)}),
     (SEQUENCE, {"glu": GLU(inner=5)}),
     (SEQUENCE.replace(length=8), {"length": 9}),
-    (STACK, {"branches": STACK.branches[:1]}),
+    (STACK, {"branches": STACK.branches[:1], "scaled": True}),
     (Branch(op=SELF), {"op": GLU(inner=3), "before": RMS, "after": RMS, "joined": RMS, "gate": "tanh"}),
     (Branch(op=SELF), {"multiplier": 0.5}),
+    (Branch(op=SELF, gate="tanh"), {"gate": "factor"}),
     (DECODER.embedding, {"vocab": 30, "width": 11, "placeholders": 2, "scale": 2.0}),
     (DECODER.embedding, {"positions": LearnedPositions(length=19)}),
     (RECURSIVE, {"embedding": RECURSIVE.embedding.replace(task=None)}),
     (LearnedPositions(length=19), {"length": 21}),
     (TASK, {"count": 4, "width": 17, "tokens": 3}),
     (Head(), {"tied": True, "scale": 2.0, "softcap": 3.0, "bias": True}),
-    (RMS, {"eps": 1.0, "offset": 1.0, "weight": False}),
+    (RMS, {"eps": 1.0, "offset": 1.0, "weight": False, "weight_first": True}),
     (LAYER, {"eps": 1.0, "bias": False}),
     (
         DECODER,
@@ -154,7 +178,8 @@ USED: list[tuple[Node, dict[str, Any]]] = [
     (Span(start=1, stop=2), {"stop": 3}),
     (Span(start=1, stop=3), {"start": 2}),
 ]
-ELSEWHERE = {
+ELSEWHERE: dict[tuple[type[Node], str], str] = {
+    (Attention, "kv_from"): "reads an earlier block: below",
     (Architecture, "name"): "a label",
     (Architecture, "family"): "says how a checkpoint is read and written",
     (Architecture, "context"): "how large a state is that is asked for without a capacity",
@@ -166,6 +191,12 @@ ELSEWHERE = {
     (Recursion, "gradient"): "where gradients flow: below",
 }
 """Fields that are read, and change nothing of a forward pass on its own."""
+
+for file in sorted(Path(__file__).parent.glob("used_*.py")):
+    rows = importlib.import_module(f"{__package__}.{file.stem}")
+    USED += rows.USED
+    ELSEWHERE |= getattr(rows, "ELSEWHERE", {})
+    HOLDING |= getattr(rows, "HOLDING", {})
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -221,41 +252,19 @@ def test_attended_only_and_gradients():
 # -- what is not declared is refused
 
 REFUSED: list[tuple[Node, dict[str, Any]]] = [
-    (
-        SELF,
-        {
-            "chunk": 4,
-            "value_dim": 5,
-            "gate": "head",
-            "sinks": True,
-            "temperature": values.LengthTemperature(floor=4, scale=0.1),
-            "value_norm": RMS,
-            "keys_as_values": True,
-            "kv_from": 0,
-            "value_scale": 0.5,
-            "blocks": values.BlockIndexer(heads=2, head_dim=4, block=3, top_k=2),
-            "gate_activation": "softplus",
-            "output_norm": RMS,
-        },
-    ),
-    (QKNorm(), {"after_rotary": True, "own": True}),
+    (SELF, {"blocks": BLOCKS}),
     (TURN, {"learned": True, "turning": 2, "sections": (1, 1, 1), "spread": "each"}),
-    (GLU(inner=7), {"clamp": values.Clamp(limit=3.0), "sparsity": 0.5, "squash": values.Squash(gate=2.0)}),
-    (GLU(inner=7), {"gate_multiplier": 0.5}),
-    (Parallel(ops=(SELF, MLP(inner=7))), {"before": (RMS, None), "after": (RMS, None), "multipliers": (1.0, 0.5)}),
-    (STACK, {"scaled": True}),
+    (Parallel(ops=(SELF, MLP(inner=7))), {"before": (RMS, None), "after": (RMS, None)}),
     (Branch(op=SELF), {"residual": values.GatedResidual(), "filter": values.ShortFilter(kernel=2)}),
     (DECODER.embedding, {"ngrams": values.NgramTables(longest=2, tables=1, rows=9), "affine": True, "norm": RMS}),
     (DECODER.embedding, {"per_layer": values.PerLayerInputs(vocab=9, width=2, blocks=2, scale=1.0)}),
     (Head(), {"padding": 3}),
-    (RMS, {"weight_first": True}),
     (Causal(), {"prefix": True}),
     (DECODER, {"loops": 2, "exit_gate": True, "stream": values.AttentionResiduals(blocks=2)}),
     (DECODER, {"encoders": samples.SEEING.encoders[1:2]}),
     (RECURSIVE.recursion, {"enters": "start", "norm": RMS, "halting": False}),
 ]
 IN_PART: list[tuple[Node, dict[str, Any]]] = [
-    (Branch(op=SELF), {"gate": "factor"}),
     (GLU(inner=7), {"activation": "xielu"}),
     (MLP(inner=7), {"activation": "xielu"}),
     (RECURSIVE.recursion, {"gradient": (1, 2)}),
@@ -282,6 +291,24 @@ def test_a_field_that_is_not_understood_is_refused(part, field):
     with pytest.raises(LaminaError, match="can be priced and drawn, but not run yet") as caught:
         lamina.build(arch, device="meta")
     assert field in str(caught.value).split(" ")[0] or isinstance(part, Architecture | CrossAttention)
+
+
+def test_a_block_reads_what_an_earlier_one_left():
+    first, reading = SELF.replace(window=3), SELF.replace(window=3, kv_from=0)
+    arch = DECODER.replace(blocks=tuple(Block(branches=(Branch(op=op, before=RMS),)) for op in (first, SELF, reading)))
+    model = filled(arch)
+    assert [name for name, _ in model.blocks[2].named_parameters()] == [
+        "mixer.op.q_proj.weight",
+        "mixer.op.o_proj.weight",
+        "mixer.before.weight",
+    ]
+    before = logits(model)
+    with torch.no_grad():
+        model.blocks[0].mixer.op.o_proj.weight.zero_()  # what it leaves now comes from its keys and values alone
+        quiet = logits(model)
+        model.blocks[0].mixer.op.v_proj.weight.mul_(2.0)
+    assert not torch.allclose(quiet, before)
+    assert not torch.allclose(logits(model), quiet)
 
 
 def test_a_shortcut_is_refused():
@@ -337,6 +364,8 @@ def test_what_runs_is_refused_nowhere():
             check(value)
     for value in samples.ALL[len(samples.RUNS) :]:
         assert list(not_understood(value))
-    arch = DECODER.replace(blocks=(*DECODER.blocks, Block(branches=(Branch(op=SELF.replace(sinks=True)),))))
-    with pytest.raises(LaminaError, match=r"^blocks\[2\]\.mixer\.sinks \(True\) can be priced and drawn, but not"):
+    arch = DECODER.replace(blocks=(*DECODER.blocks, Block(branches=(Branch(op=SELF.replace(blocks=BLOCKS)),))))
+    with pytest.raises(
+        LaminaError, match=r"^blocks\[2\]\.mixer\.blocks \(BlockIndexer\) can be priced and drawn, but not"
+    ):
         lamina.build(arch)

@@ -104,6 +104,11 @@ class Op(Node):
         """What it reads of a sequence that another block keeps."""
         return ()
 
+    @property
+    def source(self) -> int | None:
+        """The block whose keys and values it reads in place of its own."""
+        return None
+
     def saved(self, width: int) -> int:
         """Numbers of each token that the backward pass needs, when nothing is computed again."""
         raise TypeError(f"{type(self).__name__} does not say what training saves")

@@ -232,6 +232,7 @@ class Architecture(Node):
             raise ValueError(f"recursion names blocks beyond the {len(self.blocks)} there are")
         for block in {id(block): block for block in self.blocks}.values():
             block.check()
+        self._check_sources()
         inputs = self.embedding.per_layer
         if inputs and inputs.blocks != len(self.blocks):
             raise ValueError(f"embedding.per_layer is for {inputs.blocks} blocks, and there are {len(self.blocks)}")
@@ -239,6 +240,19 @@ class Architecture(Node):
         if isinstance(self.objective, MaskedDiffusion) and self.objective.mask_token >= rows:
             raise ValueError(f"mask_token ({self.objective.mask_token}) must be one of the {rows} tokens")
         return self
+
+    def _check_sources(self) -> None:
+        """Raises: ValueError if a block reads keys and values that no earlier block has."""
+        for i, block in enumerate(self.blocks):
+            for op in block.ops():
+                if op.source is None:
+                    continue
+                lending = self.blocks[op.source].ops() if op.source < i else ()
+                if not any(type(o) is type(op) and o.source is None for o in lending):
+                    raise ValueError(
+                        f"blocks[{i}] reads the keys and values of blocks[{op.source}]: expected is an earlier block "
+                        f"with a {type(op).__name__} of its own"
+                    )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Architecture):

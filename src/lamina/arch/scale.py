@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lamina.arch.base import Node
+from lamina.arch.base import Node, Op
 from lamina.arch.block import Block, kinds
 from lamina.arch.edit import rewritten
 from lamina.arch.encoder import Encoder
@@ -140,9 +140,9 @@ def _moved(block: Block, places: list[int], kept: list[int], at: int) -> Block:
     """A block that reads another's keys and values reads those of the last block of the same kind that is kept."""
 
     def moved(op: Node) -> Node:
-        if (source := getattr(op, "kv_from", None)) is None:
+        if not isinstance(op, Op) or op.source is None:
             return op
-        alike = [new for new in range(at) if places[kept[new]] == places[source]]
+        alike = [new for new in range(at) if places[kept[new]] == places[op.source]]
         return op.replace(kv_from=alike[-1])
 
     return rewritten(block, Node, moved)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lamina.checkpoint.blocks import BLOCKS
 from lamina.checkpoint.headers.gguf import TYPES, read_header
 from lamina.checkpoint.tensors import PLAIN, TensorFile, opened
+from lamina.ops.blocks import BLOCKS
 
 FORMATS = {number: name for number, name in TYPES.items() if name in PLAIN or name in BLOCKS}
 

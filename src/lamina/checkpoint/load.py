@@ -92,27 +92,28 @@ def _filled(
     model = empty(arch, dtype, device)
     model.ignored = ignored | left
     parameters = dict(model.named_parameters())
-    total, done = sum(file.tensors[name].nbytes for name in plan), 0
-    for name, entry in plan.items():
-        _fill(parameters, entry, file.tensors[name])
-        done += file.tensors[name].nbytes
-        if progress:
-            progress(done, total)
+    total, done = sum(file.tensors[name].nbytes for entry in plan for name in entry.theirs), 0
+    for entry in plan:
+        for expert, name in enumerate(entry.theirs):
+            _fill(parameters, entry, expert, file.tensors[name])
+            done += file.tensors[name].nbytes
+            if progress:
+                progress(done, total)
     return model
 
 
-def _plan(shapes: Mapping[str, tuple[int, ...]], file: TensorFile, layout: Layout) -> dict[str, Entry]:
-    """Which tensor of the file fills what, in the spelling of names that this checkpoint uses.
+def _plan(shapes: Mapping[str, tuple[int, ...]], file: TensorFile, layout: Layout) -> list[Entry]:
+    """Which tensors of the file fill what, in the spelling of names that this checkpoint uses.
 
     Raises: LaminaError for a parameter that nothing fills.
     """
     needed = entries(layout.rules, shapes)
     plans = [
-        {spelled: e for e in needed if (spelled := _spell(e.theirs, old, new)) is not None}
+        [entry._replace(theirs=tuple(_spell(name, old, new) for name in entry.theirs)) for entry in needed]
         for old, new in (("", ""), *layout.spellings)
     ]
-    plan = max(plans, key=lambda p: sum(name in file.tensors for name in p))
-    if missing := [name for name in plan if name not in file.tensors]:
+    plan = max(plans, key=lambda p: sum(name in file.tensors for entry in p for name in entry.theirs))
+    if missing := [name for entry in plan for name in entry.theirs if name not in file.tensors]:
         more = "" if len(missing) == 1 else f" (and {len(missing) - 1} more)"
         raise LaminaError(
             f"{file.path}: the tensor {missing[0]!r} is missing{more}; the architecture in its config needs it"
@@ -124,25 +125,24 @@ def _spell(name: str, old: str, new: str) -> str:
     return new + name[len(old) :] if name.startswith(old) else name
 
 
-def _check_shapes(plan: Mapping[str, Entry], file: TensorFile, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    for name, entry in plan.items():
-        parts = [shapes[ours] for ours in entry.ours]
-        needed = (sum(shape[0] for shape in parts), *parts[0][1:])
-        needed, found = needed[::-1] if entry.transpose else needed, file.tensors[name].shape
-        if found != needed:
-            raise LaminaError(
-                f"{file.path}: the tensor {name!r} has shape {list(found)}, and the architecture in its config "
-                f"needs {list(needed)}"
-            )
+def _check_shapes(plan: Iterable[Entry], file: TensorFile, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for entry in plan:
+        needed = entry.shape(shapes)
+        for name in entry.theirs:
+            if (found := file.tensors[name].shape) != needed:
+                raise LaminaError(
+                    f"{file.path}: the tensor {name!r} has shape {list(found)}, and the architecture in its config "
+                    f"needs {list(needed)}"
+                )
 
 
-def _leftovers(plan: Iterable[str], file: TensorFile, layout: Layout, arch: Architecture) -> dict[str, str]:
+def _leftovers(plan: Iterable[Entry], file: TensorFile, layout: Layout, arch: Architecture) -> dict[str, str]:
     """Tensors that fill nothing, with the reason.
 
     Raises: LaminaError for one that has no reason.
     """
     found: dict[str, str] = {}
-    used = set(plan)
+    used = {name for entry in plan for name in entry.theirs}
     heads = tuple(f".{rule.theirs}.weight" for rule in layout.rules if rule.ours == ("head",))
     for name in file.tensors:
         if name in used:
@@ -159,13 +159,15 @@ def _leftovers(plan: Iterable[str], file: TensorFile, layout: Layout, arch: Arch
     return found
 
 
-def _fill(parameters: dict[str, nn.Parameter], entry: Entry, stored: StoredTensor) -> None:
-    """One stored tensor straight into its parameter, or row after row into several."""
-    parts = [parameters[name].data for name in entry.ours]
-    whole = parts[0] if len(parts) == 1 else neighbours(parts)
-    if whole is None:
-        whole = torch.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=parts[0].dtype, device=parts[0].device)
-    stored.copy_to(whole.T if entry.transpose else whole)
-    if whole.data_ptr() != parts[0].data_ptr():
-        for part, rows in zip(parts, whole.split([len(part) for part in parts]), strict=True):
+def _fill(parameters: dict[str, nn.Parameter], entry: Entry, expert: int, stored: StoredTensor) -> None:
+    """One stored tensor straight into its parameter, or its rows into several."""
+    wholes = [parameters[name].data for name in entry.ours]
+    parts = [whole[expert] for whole in wholes] if entry.each_expert else wholes
+    if len(parts) == 1:
+        stored.copy_to(parts[0].mT if entry.transpose else parts[0])
+    elif not entry.stacked and not entry.interleaved and (together := neighbours(parts)) is not None:
+        stored.copy_to(together.mT if entry.transpose else together)
+    else:
+        sizes = [len(part) for part in parts] if entry.each_expert or not entry.stacked else [p.shape[1] for p in parts]
+        for part, rows in zip(parts, entry.split(stored.read(), sizes), strict=True):
             part.copy_(rows)

@@ -22,7 +22,7 @@ from lamina.nn.attention import Attention
 from lamina.nn.basic import RMSNorm as RMSNormModule
 from lamina.nn.build import empty
 from lamina.nn.decoder import Model
-from lamina.published.rules import entries
+from lamina.published.rules import Entry, entries
 
 Change = Callable[[Tensor], Tensor]
 
@@ -43,9 +43,11 @@ def save(model: Model, directory: str | os.PathLike[str], layout: str | None = N
     changes = _changes(model, published)
     parameters = dict(model.named_parameters())
     tensors = {}
-    for entry in entries(family.layout_of(published).rules, parameters):
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    for entry in entries(family.layout_of(published).rules, shapes):
         parts = [(parameters[name], changes.get(name)) for name in entry.ours]
-        tensors[entry.theirs] = _Pending(parts, entry.transpose)
+        for expert, name in enumerate(entry.theirs):
+            tensors[name] = _Pending(parts, entry, entry.shape(shapes), expert)
     config |= model.token_ids.as_config() | {"dtype": str(model.dtype).removeprefix("torch.")}
     with staged_directory(target) as stage:
         (stage / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -60,17 +62,15 @@ def save(model: Model, directory: str | os.PathLike[str], layout: str | None = N
 class _Pending:
     """A published tensor, put together from ours only when it is written."""
 
-    def __init__(self, parts: Sequence[tuple[Tensor, Change | None]], transpose: bool) -> None:
-        self.parts, self.transpose = parts, transpose
-        rows = sum(part.shape[0] for part, _ in parts) if parts[0][0].ndim else 0
-        shape = (rows, *parts[0][0].shape[1:])
-        self.shape = shape[::-1] if transpose else shape
+    def __init__(
+        self, parts: Sequence[tuple[Tensor, Change | None]], entry: Entry, shape: tuple[int, ...], expert: int
+    ) -> None:
+        self.parts, self.entry, self.shape, self.expert = parts, entry, shape, expert
         self.dtype = parts[0][0].dtype
 
     def read(self) -> Tensor:
         parts = [part.detach() if change is None else change(part.detach()) for part, change in self.parts]
-        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return (whole.T if self.transpose else whole).contiguous()
+        return self.entry.joined([part[self.expert] for part in parts] if self.entry.each_expert else parts)
 
 
 def _published(arch: Architecture, family: str) -> tuple[dict, Architecture]:

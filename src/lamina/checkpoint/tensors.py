@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from lamina.checkpoint.blocks import BLOCKS, PIECE
 from lamina.checkpoint.headers.files import HEADER_LIMIT, File
 from lamina.checkpoint.headers.table import Header, shown
 from lamina.errors import LaminaError
+from lamina.ops.blocks import BLOCKS, PIECE
 
 PLAIN: dict[str, torch.dtype] = {
     "F64": torch.float64,

@@ -5,17 +5,34 @@ Source: arXiv 2407.10671, 2505.09388.
 
 from __future__ import annotations
 
-from lamina.arch import Architecture, Attention, MoE, QKNorm, RMSNorm
+from typing import Any
+
+from lamina.arch import GLU, Architecture, Attention, MoE, QKNorm, RMSNorm
 from lamina.errors import LaminaError
-from lamina.published.common import Family, Sizes, decoder, pre_norms, sizes
+from lamina.published.common import (
+    Family,
+    Sizes,
+    attention_of,
+    common_keys,
+    decoder,
+    pick,
+    pre_norms,
+    rope_keys,
+    sizes,
+    windows,
+)
 from lamina.published.config import Config
-from lamina.published.experts import mixture, router, sparse_layers
+from lamina.published.experts import mixture, moe_of, router, router_keys, sparse_blocks, sparse_layers
 from lamina.published.rope import LAYER_TYPES
+from lamina.published.rules import ATTENTION, EXPERTS, PRE_NORMS, QK_NORMS, ROUTER, Layout, Rule, decoder_rules
+from lamina.published.rules import GLU as GLU_RULES
 
 
 def _window(c: Config) -> int | None:
-    use, window = c.bool("use_sliding_window", False), c.count("sliding_window", 4096)
-    return window if use else None
+    if c.bool("use_sliding_window", False):
+        return c.count("sliding_window", 4096)
+    c.ignore("use_sliding_window is false", "sliding_window")
+    return None
 
 
 def _read(c: Config, family: str, s: Sizes, attentions: list[Attention], experts: MoE) -> Architecture:
@@ -48,4 +65,48 @@ def read_qwen3(c: Config) -> Architecture:
     return _read(c, "qwen3_moe", s, [attention] * s.layers, experts)
 
 
-FAMILIES = (Family("qwen2_moe", ("qwen2_moe",), read_qwen2), Family("qwen3_moe", ("qwen3_moe",), read_qwen3))
+def _keys(arch: Architecture, name: str) -> dict[str, Any]:
+    """What both say in the same words."""
+    moe, sparse = moe_of(arch), sparse_blocks(arch)
+    dense = next((op for op in arch.ops() if isinstance(op, GLU)), moe.expert)
+    return {
+        **common_keys(arch, name, feed_forward=dense),
+        **rope_keys(arch),
+        **pick(router_keys(moe.router, "num_experts"), "num_experts", "num_experts_per_tok", "norm_topk_prob"),
+        "moe_intermediate_size": moe.expert.inner,
+        "mlp_only_layers": [i for i, has in enumerate(sparse) if not has],
+    }
+
+
+def write_qwen2(arch: Architecture) -> dict[str, Any]:
+    window, kinds = windows(arch)
+    return {
+        "model_type": "qwen2_moe",
+        **_keys(arch, "Qwen2MoeForCausalLM"),
+        "qkv_bias": attention_of(arch).bias,
+        "shared_expert_intermediate_size": moe_of(arch).shared.inner,
+        "use_sliding_window": window is not None,
+        "sliding_window": window,
+        "layer_types": kinds,
+    }
+
+
+def write_qwen3(arch: Architecture) -> dict[str, Any]:
+    attention = attention_of(arch)
+    return {
+        "model_type": "qwen3_moe",
+        **_keys(arch, "Qwen3MoeForCausalLM"),
+        "attention_bias": attention.bias,
+        "use_sliding_window": attention.window is not None,
+        "sliding_window": attention.window,
+    }
+
+
+SHARED = tuple(Rule(f"mlp.shared_expert.{p}_proj", f"feed_forward.op.shared.{p}_proj") for p in ("gate", "up", "down"))
+GATE = Rule("mlp.shared_expert_gate", "feed_forward.op.shared_gate")
+BLOCK = ATTENTION + GLU_RULES + PRE_NORMS + EXPERTS + ROUTER
+
+FAMILIES = (
+    Family("qwen2_moe", ("qwen2_moe",), read_qwen2, write_qwen2, Layout(decoder_rules((*BLOCK, *SHARED, GATE)))),
+    Family("qwen3_moe", ("qwen3_moe",), read_qwen3, write_qwen3, Layout(decoder_rules(BLOCK + QK_NORMS))),
+)

@@ -2,61 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.arch.mixers import Attention as AttentionValue
+from lamina.arch.mixers.attention import LengthTemperature, QKNorm
 from lamina.nn.basic import Linear, norm
-from lamina.nn.state import FullKV, Stateful, WindowKV
+from lamina.nn.registry import Place, reads, runs
+from lamina.nn.state import FullCache, Stateful, WindowCache
 from lamina.nn.step import Step
-from lamina.ops.attention import attend
+from lamina.ops.attention import Reach, attend
 from lamina.ops.rotary import rotate
 
+FIELDS = """heads kv_heads head_dim rotary qk_norm window softcap scale bias output_bias chunk value_dim gate sinks
+temperature value_norm keys_as_values kv_from value_scale gate_activation output_norm"""
+GATES = {"sigmoid": torch.sigmoid, "softplus": F.softplus}
 
+reads(QKNorm, "norm over after_rotary own")
+reads(LengthTemperature, "floor scale first steps of")
+
+
+@runs(AttentionValue, FIELDS)
 class Attention(Stateful):
-    """Attention as its value says. `slot` is where its state stands among the decoder's.
+    """Attention as its value says.
 
     Shapes: x [B T D] -> [B T D]
     """
 
-    joined = ("q_proj", "k_proj", "v_proj")
-
-    def __init__(self, value: AttentionValue, width: int, slot: int) -> None:
+    def __init__(self, value: AttentionValue, width: int, place: Place) -> None:
         super().__init__()
-        self.value, self.slot = value, slot
-        queries, keys = value.heads * value.head_dim, value.kv_heads * value.head_dim
-        self.q_proj = Linear(width, queries, value.bias)
-        self.k_proj = Linear(width, keys, value.bias)
-        self.v_proj = Linear(width, keys, value.bias)
-        self.o_proj = Linear(queries, width, value.output_bias)
-        self.q_norm = self.k_norm = None
-        if value.qk_norm:
-            per_head = value.qk_norm.over == "head"
-            self.q_norm = norm(value.qk_norm.norm, value.head_dim if per_head else queries)
-            self.k_norm = norm(value.qk_norm.norm, value.head_dim if per_head else keys)
+        self.value = value
+        out = value.heads * value.values
+        keys, values = value.kv_heads * value.head_dim, value.kv_heads * value.values
+        self.q_proj = Linear(width, value.heads * value.head_dim, value.bias)
+        self.own = value.kv_from is None
+        if value.kv_from is None:
+            self.slot = place.slot()
+            self.k_proj = Linear(width, keys, value.bias)
+            if not value.keys_as_values:
+                self.v_proj = Linear(width, values, value.bias)
+            self.v_norm = norm(value.value_norm, value.values)
+        else:
+            self.slot = place.borrowed(value.kv_from)
+        self.lent = place.lent
+        self.o_proj = Linear(out, width, value.output_bias)
+        self.gate_proj = Linear(width, out if value.gate == "elementwise" else value.heads) if value.gate else None
+        self.sinks = nn.Parameter(torch.empty(value.heads)) if value.sinks else None
+        self.q_norm = self._qk_norm(value.heads)
+        self.k_norm = self._qk_norm(value.kv_heads) if self.own else None
+        self.o_norm = norm(value.output_norm, value.values)
         self.scale = value.scale or value.head_dim**-0.5
 
-    def state(self, batch: int, capacity: int, **like: Any) -> FullKV | WindowKV:
-        value = self.value
-        if value.window is None:
-            return FullKV(batch, value.kv_heads, capacity, value.head_dim, **like)
-        return WindowKV(batch, value.kv_heads, min(value.window, capacity), value.head_dim, **like)
+    def _qk_norm(self, heads: int) -> nn.Module | None:
+        if (chosen := self.value.qk_norm) is None:
+            return None
+        shared = chosen.over == "head" and not chosen.own
+        return norm(
+            chosen.norm, self.value.head_dim if shared else heads * self.value.head_dim, heads if chosen.own else 1
+        )
 
-    def _heads(self, x: Tensor, normalise: nn.Module | None) -> Float[Tensor, "B H T K"]:
-        per_head = self.value.qk_norm is None or self.value.qk_norm.over == "head"
-        if normalise and not per_head:
+    @property
+    def joined(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The projections of the input that there are."""
+        return tuple(name for name in ("q_proj", "k_proj", "v_proj") if name in self._modules)
+
+    def state(self, batch: int, capacity: int, **like: Any) -> FullCache | WindowCache:
+        value = self.value
+        sizes = (value.kv_heads, value.head_dim), (value.kv_heads, value.values)
+        if seen := value.window or value.chunk:
+            slots = min(seen, capacity)
+            return WindowCache(batch, slots, *sizes, chunked=value.chunk is not None, **like)
+        return FullCache(batch, capacity, *sizes, **like)
+
+    def _turned(self, x: Float[Tensor, "B T HK"], normalise: nn.Module | None, step: Step) -> Float[Tensor, "B H T K"]:
+        """Queries or keys as heads: normalised and rotated, in the order that the value says."""
+        chosen, rotary = self.value.qk_norm, self.value.rotary
+        if normalise and chosen and chosen.over == "width" and not chosen.after_rotary:
             x = normalise(x)
         x = x.view(*x.shape[:2], -1, self.value.head_dim)
-        return (normalise(x) if normalise and per_head else x).transpose(1, 2)
+        per_head = normalise and chosen and chosen.over == "head"
+        if normalise and per_head and not chosen.after_rotary:
+            x = normalise(x)
+        if rotary:
+            x = rotate(x.transpose(1, 2), rotary, *step.rotary(rotary)).transpose(1, 2)
+        if normalise and chosen and chosen.after_rotary:
+            x = normalise(x) if per_head else normalise(x.flatten(2)).view_as(x)
+        return x.transpose(1, 2)
+
+    def _values(self, v: Float[Tensor, "B T GV"]) -> Float[Tensor, "B G T V"]:
+        v = v.view(*v.shape[:2], -1, self.value.values)
+        if self.v_norm is not None:
+            v = self.v_norm(v)
+        return (v if self.value.value_scale == 1.0 else v * self.value.value_scale).transpose(1, 2)
+
+    def _kept(self, projected: Sequence[Tensor], step: Step) -> tuple[Tensor, Tensor, Reach]:
+        """All keys and values that are read, and who sees what: its own, or those that an earlier block left."""
+        if not self.own:
+            return step.shared["kv", self.slot]
+        k = self._turned(projected[0], self.k_norm, step)
+        v = self._values(projected[-1])
+        seen = self.value.window or self.value.chunk
+        (k, v), reach = step.layers(self.slot).extend((k, v), step, seen, self.value.chunk)
+        if self.slot in self.lent:
+            step.shared["kv", self.slot] = k, v, reach
+        return k, v, reach
 
     def forward(self, x: Float[Tensor, "B T D"], step: Step) -> Float[Tensor, "B T D"]:
-        q, k, v = self.project(x)
-        q, k, v = self._heads(q, self.q_norm), self._heads(k, self.k_norm), self._heads(v, None)
-        if rotary := self.value.rotary:
-            cos, sin = step.rotary(rotary)
-            q, k = rotate(q, rotary, cos, sin), rotate(k, rotary, cos, sin)
-        k, v, reach = step.layers(self.slot).extend(k, v, self.value.window, step)
-        out = attend(q, k, v, reach, self.scale, self.value.softcap)
-        return self.o_proj(out.transpose(1, 2).flatten(2))
+        q, *rest = self.project(x)
+        q = self._turned(q, self.q_norm, step)
+        k, v, reach = self._kept(rest, step)
+        factor = None
+        if temperature := self.value.temperature:
+            factor = step.temperature(temperature)
+            if temperature.of == "queries":
+                q, factor = q * factor, None
+        out = attend(q, k, v, reach, self.scale, self.value.softcap, self.sinks, factor).transpose(1, 2)  # [B T H V]
+        if self.o_norm is not None:
+            out = self.o_norm(out)
+        if self.gate_proj is not None:
+            gate = GATES[self.value.gate_activation](self.gate_proj(x))
+            out = out * (gate.view_as(out) if self.value.gate == "elementwise" else gate[..., None])
+        return self.o_proj(out.flatten(2))

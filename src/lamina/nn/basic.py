@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lamina.arch.norm import LayerNorm as LayerNormValue
 from lamina.arch.norm import Norm as NormValue
 from lamina.arch.norm import RMSNorm as RMSNormValue
+from lamina.nn.registry import reads
 from lamina.ops.linear import FEW, linear, neighbours
 from lamina.ops.norm import rms_norm
 
@@ -20,9 +21,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "relu": F.relu,
     "relu2": lambda x: F.relu(x).square(),
 }
+
+reads(RMSNormValue, "eps offset weight weight_first")
+reads(LayerNormValue, "eps bias")
 
 
 class Linear(nn.Module):
@@ -63,33 +68,50 @@ class Part(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * (offset + weight)."""
+    """x / rms(x) * (offset + weight); the multiplication first, where the value says so.
 
-    def __init__(self, value: RMSNormValue, width: int) -> None:
+    Shapes: x [... D]; with `heads`, each of which has weights of its own, [... H D]
+    """
+
+    def __init__(self, value: RMSNormValue, width: int, heads: int = 1) -> None:
         super().__init__()
-        self.eps, self.offset = value.eps, value.offset
+        self.eps, self.offset, self.heads, self.weight_first = value.eps, value.offset, heads, value.weight_first
         self.weight = nn.Parameter(torch.empty(width)) if value.weight else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps, self.offset)
+        if self.weight is None or (self.heads == 1 and not self.weight_first):
+            return rms_norm(x, self.weight, self.eps, self.offset)
+        weight = (self.offset + self.weight).unflatten(0, (self.heads, -1)).squeeze(0)
+        if self.weight_first:
+            return rms_norm(x * weight, None, self.eps, self.offset)
+        return rms_norm(x, None, self.eps, self.offset) * weight
 
 
 class LayerNorm(nn.Module):
-    """(x - mean) / std * weight + bias, computed in float32."""
+    """(x - mean) / std * weight + bias, computed in float32.
 
-    def __init__(self, value: LayerNormValue, width: int) -> None:
+    Shapes: x [... D]; with `heads`, each of which has weights of its own, [... H D]
+    """
+
+    def __init__(self, value: LayerNormValue, width: int, heads: int = 1) -> None:
         super().__init__()
-        self.eps, self.width = value.eps, width
+        self.eps, self.heads, self.size = value.eps, heads, (width // heads,)
         self.weight = nn.Parameter(torch.empty(width))
         self.bias = nn.Parameter(torch.empty(width)) if value.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.float()
-        return F.layer_norm(x.float(), (self.width,), self.weight.float(), bias, self.eps).to(x.dtype)
+        weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
+        if self.heads == 1:
+            return F.layer_norm(x.float(), self.size, weight, bias, self.eps).to(x.dtype)
+        out = F.layer_norm(x.float(), self.size, eps=self.eps) * weight.unflatten(0, (self.heads, -1))
+        return (out if bias is None else out + bias.unflatten(0, (self.heads, -1))).to(x.dtype)
 
 
-def norm(value: NormValue | None, width: int) -> nn.Module | None:
-    """The module of a norm value, or nothing where there is none."""
+def norm(value: NormValue | None, width: int, heads: int = 1) -> nn.Module | None:
+    """The module of a norm value, or nothing where there is none.
+
+    `width` is of all `heads` together where each has weights of its own.
+    """
     if value is None:
         return None
-    return RMSNorm(value, width) if isinstance(value, RMSNormValue) else LayerNorm(value, width)
+    return (RMSNorm if isinstance(value, RMSNormValue) else LayerNorm)(value, width, heads)

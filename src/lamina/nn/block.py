@@ -3,69 +3,60 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from lamina.arch import block as value
 from lamina.arch.base import Op
-from lamina.arch.feedforward import GLU, MLP
-from lamina.arch.mixers import Attention, CrossAttention, SequenceGLU
-from lamina.nn import attention, cross_attention, feedforward
+from lamina.arch.mixers import CrossAttention, SequenceGLU
 from lamina.nn.basic import norm
+from lamina.nn.registry import MODULES, Place, reads, runs
 from lamina.nn.step import Step
 
-
-def op_module(op: Op, width: int, slots: Iterator[int]) -> nn.Module:
-    """The module of a mixer or feed-forward; those that keep a state take the next slot.
-
-    Which of its fields the modules read is declared in nn/understood.py, and checked before anything is built.
-    """
-    if isinstance(op, Attention):
-        return attention.Attention(op, width, next(slots))
-    if isinstance(op, CrossAttention):
-        return cross_attention.CrossAttention(op, width, next(slots))
-    if isinstance(op, SequenceGLU):
-        return feedforward.SequenceGLU(op)
-    if isinstance(op, MLP):
-        return feedforward.MLP(op, width)
-    if isinstance(op, GLU):
-        return feedforward.GLU(op, width)
-    if isinstance(op, value.Parallel):
-        return Parallel(op, width, slots)
-    raise TypeError(f"{type(op).__name__} has no module")
+reads(value.Block, "branches scaled")
+reads(value.Branch, "op before after joined gate multiplier attended_only")
 
 
+def op_module(op: Op, width: int, place: Place) -> nn.Module:
+    """The module of a mixer or feed-forward; those that keep a state take the next slot."""
+    return MODULES[type(op)](op, width, place)
+
+
+@runs(value.Parallel, "ops multipliers")
 class Parallel(nn.Module):
     """Several ops of the same input, added up.
 
     Shapes: x [B T D] -> [B T D]
     """
 
-    def __init__(self, parallel: value.Parallel, width: int, slots: Iterator[int]) -> None:
+    def __init__(self, parallel: value.Parallel, width: int, place: Place) -> None:
         super().__init__()
+        self.names = list(parallel.named_ops())
+        self.multipliers = parallel.multipliers or (1.0,) * len(self.names)
         for name, op in parallel.named_ops().items():
-            self.add_module(name, op_module(op, width, slots))
+            self.add_module(name, op_module(op, width, place))
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
-        return functools.reduce(torch.add, (op(x, step) for op in self.children()))
+        given = (self.get_submodule(name)(x, step) for name in self.names)
+        scaled = (y if m == 1.0 else y * m for y, m in zip(given, self.multipliers, strict=True))
+        return functools.reduce(torch.add, scaled)
 
 
 class Branch(nn.Module):
-    """joined(x + multiplier * tanh(gate) * after(op(before(x)))).
+    """joined(x + multiplier * gate * after(op(before(x)))).
 
     Shapes: x [B T D] -> [B T D]
     """
 
-    def __init__(self, branch: value.Branch, width: int, slots: Iterator[int]) -> None:
+    def __init__(self, branch: value.Branch, width: int, place: Place) -> None:
         super().__init__()
-        self.op = op_module(branch.op, width, slots)
+        self.op = op_module(branch.op, width, place)
         self.before, self.after = norm(branch.before, width), norm(branch.after, width)
         along_sequence = isinstance(branch.op, SequenceGLU)
         self.joined = norm(branch.joined, branch.op.length if isinstance(branch.op, SequenceGLU) else width)
         self.gate = nn.Parameter(torch.empty(1)) if branch.gate else None
+        self.behind_tanh = branch.gate == "tanh"
         self.multiplier, self.attended_only = branch.multiplier, branch.attended_only
         self.along_sequence = along_sequence
 
@@ -76,7 +67,7 @@ class Branch(nn.Module):
         if self.attended_only and step.attended is not None:
             y = y * step.attended
         if self.gate is not None:
-            y = y * self.gate.tanh()
+            y = y * (self.gate.tanh() if self.behind_tanh else self.gate)
         x = x + y if self.multiplier == 1.0 else x + y * self.multiplier
         if self.joined is None:
             return x
@@ -89,21 +80,25 @@ class Block(nn.Module):
     Shapes: x [B T D] -> [B T D]
     """
 
-    def __init__(self, block: value.Block, width: int, slots: Iterator[int]) -> None:
+    def __init__(self, block: value.Block, width: int, place: Place) -> None:
         super().__init__()
+        self.names = list(block.named_branches())
         for name, branch in block.named_branches().items():
-            self.add_module(name, Branch(branch, width, slots))
+            self.add_module(name, Branch(branch, width, place))
+        self.scale = nn.Parameter(torch.empty(1), requires_grad=False) if block.scaled else None
         self.reads_memory = any(isinstance(op, CrossAttention) for op in block.ops())
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         if self.reads_memory and not step.has_memory:
             return x
-        for branch in self.children():
-            x = branch(x, step)
-        return x
+        for name in self.names:
+            x = self._modules[name](x, step)  # type: ignore[misc]
+        return x if self.scale is None else x * self.scale
 
 
 def blocks(values: tuple[value.Block, ...], width: int) -> nn.ModuleList:
     """The modules of a stack; states are numbered through it."""
-    slots = itertools.count()
-    return nn.ModuleList(Block(block, width, slots) for block in values)
+    place, made = Place(), nn.ModuleList()
+    for place.block, block in enumerate(values):
+        made.append(Block(block, width, place))
+    return made

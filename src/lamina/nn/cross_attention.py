@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from lamina.arch.mixers import CrossAttention as CrossAttentionValue
 from lamina.nn.basic import Linear, norm
+from lamina.nn.registry import Place, runs
 from lamina.nn.state import MemoryKV, Stateful
 from lamina.nn.step import Step
 from lamina.ops.attention import dense
 
 
+@runs(CrossAttentionValue, "heads kv_heads head_dim memory_width qk_norm")
 class CrossAttention(Stateful):
     """Keys and values come from the memory, and stay in the state.
 
@@ -23,9 +25,9 @@ class CrossAttention(Stateful):
     adds is zeroed in the feed-forward (`Branch.attended_only`).
     """
 
-    def __init__(self, value: CrossAttentionValue, width: int, slot: int) -> None:
+    def __init__(self, value: CrossAttentionValue, width: int, place: Place) -> None:
         super().__init__()
-        self.value, self.slot = value, slot
+        self.value, self.slot = value, place.slot()
         queries, keys = value.heads * value.head_dim, value.kv_heads * value.head_dim
         self.q_proj = Linear(width, queries)
         self.k_proj = Linear(value.memory_width, keys)

@@ -15,14 +15,24 @@ from torch import Tensor, nn
 
 from lamina.arch import Architecture
 from lamina.arch.mixers import Attention, CrossAttention
+from lamina.arch.model import Causal, MaskedDiffusion
 from lamina.arch.model import Embedding as EmbeddingValue
 from lamina.arch.model import Head as HeadValue
+from lamina.arch.position import LearnedPositions
 from lamina.errors import LaminaError
 from lamina.nn.basic import norm
 from lamina.nn.block import blocks
+from lamina.nn.registry import reads
 from lamina.nn.state import Fresh, State, Stateful
 from lamina.nn.step import Step
 from lamina.ops.linear import linear
+
+reads(Architecture, "name family embedding blocks norm head objective recursion context")
+reads(EmbeddingValue, "vocab width placeholders scale positions task")
+reads(HeadValue, "tied scale softcap bias")
+reads(LearnedPositions, "length")
+reads(Causal)
+reads(MaskedDiffusion, "mask_token")
 
 
 class Embedding(nn.Module):
@@ -170,7 +180,8 @@ class Decoder(Model):
             raise LaminaError(f"batch ({batch}) and capacity ({capacity}) must be whole numbers of at least 1")
         assert capacity
         like: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
-        layers = [m.state(batch, capacity, **like) for m in self.modules() if isinstance(m, Stateful)]
+        owners = sorted((m for m in self.modules() if isinstance(m, Stateful) and m.own), key=lambda m: m.slot)
+        layers = [owner.state(batch, capacity, **like) for owner in owners]
         ids = torch.zeros(batch, capacity, dtype=torch.int64, device=self.device)
         return State(batch, capacity, layers, ids if self.arch.depends_on_length else None)
 

@@ -2,33 +2,76 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.arch.feedforward import GLU as GLUValue
 from lamina.arch.feedforward import MLP as MLPValue
+from lamina.arch.feedforward import Clamp, Squash
 from lamina.arch.mixers import SequenceGLU as SequenceGLUValue
 from lamina.errors import LaminaError
 from lamina.nn.basic import ACTIVATIONS, Linear, Part
+from lamina.nn.registry import Place, reads, runs
 from lamina.nn.step import Step
 
+reads(MLPValue, activation=tuple(ACTIVATIONS))
+reads(GLUValue, activation=tuple(ACTIVATIONS))
+reads(Clamp, "limit shift slope after")
+reads(Squash, "gate up")
 
+
+def activation(value: GLUValue | MLPValue) -> Callable[[Tensor], Tensor]:
+    """What a feed-forward does between its projections."""
+    return ACTIVATIONS[value.activation]
+
+
+def gated(value: GLUValue, act: Callable[[Tensor], Tensor], gate: Tensor, up: Tensor) -> Tensor:
+    """What a GLU makes of its two projections: act(gate) * up, held in bounds as the value says.
+
+    Shapes: gate, up [... F] -> [... F]
+    Source: see `lamina.arch.GLU`, `Clamp` and `Squash`.
+    """
+    if value.gate_multiplier != 1.0:
+        gate = gate * value.gate_multiplier
+    if value.sparsity is not None:
+        cut = math.sqrt(2) * torch.erfinv(torch.tensor(2 * value.sparsity - 1, dtype=torch.float64)).item()
+        spread = gate.std(-1, keepdim=True, unbiased=False)
+        gate = F.relu(gate - (gate.mean(-1, keepdim=True) + cut * spread))
+    if squash := value.squash:
+        gate = squash.gate * torch.tanh(gate / squash.gate) * gate.sigmoid()
+        return gate * (up if squash.up is None else squash.up * torch.tanh(up / squash.up))
+    if (clamp := value.clamp) is None:
+        return act(gate) * up
+    up = up.clamp(-clamp.limit, clamp.limit) + clamp.shift
+    if clamp.after:
+        return act(gate).clamp(max=clamp.limit) * up
+    gate = gate.clamp(max=clamp.limit)
+    return (act(gate) if clamp.slope == 1.0 else gate * torch.sigmoid(clamp.slope * gate)) * up
+
+
+@runs(MLPValue, "inner activation bias")
 class MLP(nn.Module):
     """down(act(up(x))).
 
     Shapes: x [B T D] -> [B T D]
     """
 
-    def __init__(self, value: MLPValue, width: int) -> None:
+    def __init__(self, value: MLPValue, width: int, place: Place | None = None) -> None:
         super().__init__()
         self.up_proj = Linear(width, value.inner, value.bias)
         self.down_proj = Linear(value.inner, width, value.bias)
-        self.activation = ACTIVATIONS[value.activation]
+        self.activation = activation(value)
 
     def forward(self, x: Float[Tensor, "B T D"], step: Step | None = None) -> Float[Tensor, "B T D"]:
         return self.down_proj(self.activation(self.up_proj(x)))
 
 
+@runs(GLUValue, "inner activation bias clamp sparsity squash gate_multiplier")
 class GLU(Part):
     """down(act(gate(x)) * up(x)).
 
@@ -37,18 +80,20 @@ class GLU(Part):
 
     joined = ("gate_proj", "up_proj")
 
-    def __init__(self, value: GLUValue, width: int) -> None:
+    def __init__(self, value: GLUValue, width: int, place: Place | None = None) -> None:
         super().__init__()
+        self.value = value
         self.gate_proj = Linear(width, value.inner, value.bias)
         self.up_proj = Linear(width, value.inner, value.bias)
         self.down_proj = Linear(value.inner, width, value.bias)
-        self.activation = ACTIVATIONS[value.activation]
+        self.activation = activation(value)
 
     def forward(self, x: Float[Tensor, "B T D"], step: Step | None = None) -> Float[Tensor, "B T D"]:
         gate, up = self.project(x)
-        return self.down_proj(self.activation(gate) * up)
+        return self.down_proj(gated(self.value, self.activation, gate, up))
 
 
+@runs(SequenceGLUValue, "length glu")
 class SequenceGLU(nn.Module):
     """A GLU whose width is the sequence: it mixes tokens, each channel alike.
 
@@ -59,7 +104,7 @@ class SequenceGLU(nn.Module):
     along = 1
     """The dimension that it, and a norm joined to it, work along."""
 
-    def __init__(self, value: SequenceGLUValue) -> None:
+    def __init__(self, value: SequenceGLUValue, width: int, place: Place | None = None) -> None:
         super().__init__()
         self.length = value.length
         self.glu = GLU(value.glu, value.length)

@@ -10,12 +10,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lamina.arch import Architecture
-from lamina.arch.model import DeepSupervision, Recursion, Span
+from lamina.arch.model import DeepSupervision, Recursion, Span, TaskEmbedding
 from lamina.errors import LaminaError
 from lamina.nn.basic import Linear
 from lamina.nn.decoder import Model
+from lamina.nn.registry import reads
 from lamina.nn.state import Fresh, row_indices
 from lamina.nn.step import Step
+
+reads(Recursion, "low high low_cycles high_cycles gradient", gradient=("last_cycle", "last_step"))
+reads(DeepSupervision, "max_steps exploration")
+reads(Span, "start stop")
+reads(TaskEmbedding, "count width tokens")
 
 
 class Carry:

@@ -25,9 +25,13 @@ class LayerState(Protocol):
 
 
 class Stateful(Part):
-    """A mixer that remembers: it makes its own state, which stands in slot `slot` of a decoder's."""
+    """A mixer that remembers: it makes its own state, which stands in slot `slot` of a decoder's.
+
+    One that is not `own` reads what another left, and makes none.
+    """
 
     slot: int
+    own: bool = True
 
     def state(self, batch: int, capacity: int, **like: Any) -> LayerState:
         """An empty state for `batch` rows of at most `capacity` tokens; `like` holds its dtype and device."""
@@ -39,8 +43,10 @@ class Fresh:
 
     nbytes = 0
 
-    def extend(self, k: Tensor, v: Tensor, window: int | None, step: Step) -> tuple[Tensor, Tensor, Reach]:
-        return k, v, step.reach("fresh", window, lambda: step.fresh_reach(window))
+    def extend(
+        self, new: Sequence[Tensor], step: Step, window: int | None = None, chunk: int | None = None
+    ) -> tuple[Sequence[Tensor], Reach]:
+        return new, step.reach("fresh", window, chunk, lambda: step.fresh_reach(window, chunk))
 
     def memory(self, k: Tensor | None, v: Tensor | None) -> tuple[Tensor, Tensor]:
         assert k is not None
@@ -48,36 +54,35 @@ class Fresh:
         return k, v
 
 
-class FullKV:
-    """Keys and values of every token, up to a capacity.
+class FullCache:
+    """What every token leaves, up to a capacity: keys and values, or a latent, or whatever else a mixer reads again.
 
-    Shapes: k, v [B G capacity K]
+    Shapes: `kept` holds one [B G capacity K] for each (G, K) of `sizes`
     """
 
-    def __init__(self, batch: int, kv_heads: int, capacity: int, head_dim: int, **like: Any) -> None:
+    def __init__(self, batch: int, capacity: int, *sizes: tuple[int, int], **like: Any) -> None:
         # zeros, not empty: an unseen value is multiplied by a weight of zero, and must be finite
-        self.k = torch.zeros(batch, kv_heads, capacity, head_dim, **like)
-        self.v = torch.zeros(batch, kv_heads, capacity, head_dim, **like)
+        self.kept = [torch.zeros(batch, heads, capacity, dim, **like) for heads, dim in sizes]
 
     @property
     def nbytes(self) -> int:
-        return self.k.nbytes + self.v.nbytes
+        return sum(part.nbytes for part in self.kept)
 
-    def extend(self, k: Tensor, v: Tensor, window: int | None, step: Step) -> tuple[Tensor, Tensor, Reach]:
-        """Writes the new keys and values; returns all that any row holds, and who sees what."""
+    def extend(
+        self, new: Sequence[Tensor], step: Step, window: int | None = None, chunk: int | None = None
+    ) -> tuple[Sequence[Tensor], Reach]:
+        """Writes what the new tokens leave; returns all that any row holds, and who sees what."""
         if step.uniform:
             end = step.start + step.tokens
-            self.k.narrow(2, step.start, step.tokens).copy_(k)
-            self.v.narrow(2, step.start, step.tokens).copy_(v)
+            for part, added in zip(self.kept, new, strict=True):
+                part.narrow(2, step.start, step.tokens).copy_(added)
         else:
             rows, columns, positions = step.real
             end = max(start + n for start, n in zip(step.starts, step.lengths, strict=True))
-            self.k[rows, :, positions] = k[rows, :, columns]
-            self.v[rows, :, positions] = v[rows, :, columns]
-        return (
-            self.k[:, :, :end],
-            self.v[:, :, :end],
-            step.reach("full", window, lambda: self._reach(end, step)),
+            for part, added in zip(self.kept, new, strict=True):
+                part[rows, :, positions] = added[rows, :, columns]
+        return [part[:, :, :end] for part in self.kept], step.reach(
+            "full", window, chunk, lambda: self._reach(end, step)
         )
 
     @staticmethod
@@ -88,67 +93,73 @@ class FullKV:
         return Reach(step.positions, keys, square=step.together and step.start == 0 and end == step.tokens)
 
     def snapshot(self, length: int) -> Any:
-        return self.k[:, :, :length].clone(), self.v[:, :, :length].clone()
+        return [part[:, :, :length].clone() for part in self.kept]
 
     def restore(self, saved: Any) -> None:
-        length = saved[0].shape[2]
-        self.k[:, :, :length], self.v[:, :, :length] = saved
+        for part, before in zip(self.kept, saved, strict=True):
+            part[:, :, : before.shape[2]] = before
 
     def select(self, rows: Tensor) -> None:
-        self.k, self.v = self.k[rows], self.v[rows]
+        self.kept = [part[rows] for part in self.kept]
 
 
-class WindowKV:
-    """Keys and values of the last tokens only: a ring of as many slots as a query can see.
+class WindowCache:
+    """What the last tokens only leave: a ring of as many slots as a query can see.
 
-    Shapes: k, v [B G W K]; position p stands in slot p mod W
+    With `chunked`, a query sees none of an earlier run of as many tokens (Llama 4).
+    Shapes: `kept` holds one [B G W K] for each (G, K) of `sizes`; position p stands in slot p mod W
     """
 
-    def __init__(self, batch: int, kv_heads: int, slots: int, head_dim: int, **like: Any) -> None:
-        self.k = torch.zeros(batch, kv_heads, slots, head_dim, **like)
-        self.v = torch.zeros(batch, kv_heads, slots, head_dim, **like)
+    def __init__(self, batch: int, slots: int, *sizes: tuple[int, int], chunked: bool = False, **like: Any) -> None:
+        self.kept = [torch.zeros(batch, heads, slots, dim, **like) for heads, dim in sizes]
+        self.slots, self.chunked = slots, chunked
 
     @property
     def nbytes(self) -> int:
-        return self.k.nbytes + self.v.nbytes
+        return sum(part.nbytes for part in self.kept)
 
-    def extend(self, k: Tensor, v: Tensor, window: int | None, step: Step) -> tuple[Tensor, Tensor, Reach]:
+    def extend(
+        self, new: Sequence[Tensor], step: Step, window: int | None = None, chunk: int | None = None
+    ) -> tuple[Sequence[Tensor], Reach]:
         """Reads what the ring holds, in order of position, before the new tokens overwrite it."""
-        slots = self.k.shape[2]
+        slots = self.slots
         if step.uniform and step.tokens == 1:
-            slot, held = step.start % slots, min(step.start + 1, slots)
-            self.k[:, :, slot], self.v[:, :, slot] = k[:, :, 0], v[:, :, 0]
-            return self.k[:, :, :held], self.v[:, :, :held], Reach(everything=True)
+            slot = step.start % slots
+            held = slot + 1 if self.chunked else min(step.start + 1, slots)
+            for part, added in zip(self.kept, new, strict=True):
+                part[:, :, slot] = added[:, :, 0]
+            return [part[:, :, :held] for part in self.kept], Reach(everything=True)
         earlier = min(max(step.starts), slots)
+        seen = list(new)
         if earlier:
             places = torch.tensor(step.starts, device=step.device)[:, None] - earlier
             places = (places + torch.arange(earlier, device=step.device)) % slots  # [B earlier]
             rows = torch.arange(step.batch, device=step.device)[:, None]
-            k_all = torch.cat([self.k[rows, :, places].transpose(1, 2), k], 2)
-            v_all = torch.cat([self.v[rows, :, places].transpose(1, 2), v], 2)
-        else:
-            k_all, v_all = k, v
+            before = [part[rows, :, places].transpose(1, 2) for part in self.kept]
+            seen = [torch.cat(both, 2) for both in zip(before, new, strict=True)]
         rows, columns, positions = step.real
         kept = columns >= torch.tensor(step.lengths, device=step.device)[rows] - slots
         rows, columns, positions = rows[kept], columns[kept], positions[kept] % slots
-        self.k[rows, :, positions], self.v[rows, :, positions] = k[rows, :, columns], v[rows, :, columns]
-        return k_all, v_all, step.reach(f"ring{slots}", window, lambda: self._reach(earlier, window, step))
+        for part, added in zip(self.kept, new, strict=True):
+            part[rows, :, positions] = added[rows, :, columns]
+        return seen, step.reach(f"ring{slots}", window, chunk, lambda: self._reach(earlier, window, chunk, step))
 
     @staticmethod
-    def _reach(earlier: int, window: int | None, step: Step) -> Reach:
+    def _reach(earlier: int, window: int | None, chunk: int | None, step: Step) -> Reach:
         if not earlier:
-            return step.fresh_reach(window)
+            return step.fresh_reach(window, chunk)
         before = torch.arange(-earlier, 0, device=step.device) + step.positions[:, :1]
-        return Reach(step.positions, torch.cat([before, step.positions], 1), window=window)
+        return Reach(step.positions, torch.cat([before, step.positions], 1), window=window, chunk=chunk)
 
     def snapshot(self, length: int) -> Any:
-        return self.k.clone(), self.v.clone()
+        return [part.clone() for part in self.kept]
 
     def restore(self, saved: Any) -> None:
-        self.k[:], self.v[:] = saved
+        for part, before in zip(self.kept, saved, strict=True):
+            part[:] = before
 
     def select(self, rows: Tensor) -> None:
-        self.k, self.v = self.k[rows], self.v[rows]
+        self.kept = [part[rows] for part in self.kept]
 
 
 class MemoryKV:

@@ -9,16 +9,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamina.arch.position import Rotary
+from lamina.arch.mixers.attention import LengthTemperature
+from lamina.arch.position import (
+    DynamicScaling,
+    LinearScaling,
+    Llama3Scaling,
+    LongRopeScaling,
+    Rotary,
+    YarnScaling,
+)
+from lamina.nn.registry import reads
 from lamina.ops.attention import Reach
 from lamina.ops.rotary import tables
+
+reads(Rotary, "base dim layout scaling")
+reads(DynamicScaling, "factor original_context")
+reads(LinearScaling, "factor")
+reads(Llama3Scaling, "factor low_frequency high_frequency original_context")
+reads(LongRopeScaling, "short long original_context attention_factor")
+reads(YarnScaling, "factor original_context beta_fast beta_slow attention_factor truncate")
 
 
 class Step:
     """T new tokens for each of B rows, row b starting at position `starts[b]`.
 
     Fields: `lengths` holds how many of a row's T tokens are real (padding stands on the right); `uniform`
-    says that all rows start alike and have no padding. `layers` are the states by slot.
+    says that all rows start alike and have no padding. `layers` are the states by slot. `shared` is what earlier
+    parts of the pass leave for later ones, under names of their own.
     """
 
     def __init__(
@@ -32,7 +49,9 @@ class Step:
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
     ) -> None:
+        self.ids = ids
         self.batch, self.tokens = ids.shape
+        self.shared: dict[Any, Any] = {}
         self.device, self.dtype = ids.device, dtype
         self.layers = layers
         self.starts = starts
@@ -44,7 +63,7 @@ class Step:
         self.memory, self.memory_mask = memory, memory_mask
         self.has_memory = memory is not None
         self._tables: dict[Rotary, tuple[Tensor, Tensor]] = {}
-        self._reaches: dict[tuple[str, int | None], Reach] = {}
+        self._reaches: dict[tuple[str, int | None, int | None], Reach] = {}
 
     @property
     def start(self) -> int:
@@ -84,14 +103,20 @@ class Step:
             self._tables[rotary] = cos[:, None], sin[:, None]
         return self._tables[rotary]
 
-    def reach(self, kind: str, window: int | None, make: Callable[[], Reach]) -> Reach:
-        """Which keys are seen, worked out once a step for each kind of state and window."""
-        key = kind, window
+    def temperature(self, value: LengthTemperature) -> Tensor:
+        """What queries at the positions of the new tokens are multiplied by, [1|B 1 T 1]."""
+        place = (self.positions + value.first) / value.floor
+        growth = torch.log1p(place.floor()) if value.steps else torch.log(place.clamp(min=1.0))
+        return (1.0 + value.scale * growth).to(self.dtype)[:, None, :, None]
+
+    def reach(self, kind: str, window: int | None, chunk: int | None, make: Callable[[], Reach]) -> Reach:
+        """Which keys are seen, worked out once a step for each kind of state, window and chunk."""
+        key = kind, window, chunk
         if key not in self._reaches:
             self._reaches[key] = make()
         return self._reaches[key]
 
-    def fresh_reach(self, window: int | None) -> Reach:
+    def fresh_reach(self, window: int | None, chunk: int | None = None) -> Reach:
         """The reach of new tokens among themselves, with nothing before them."""
         if self.bidirectional:
             if not self.padded:
@@ -100,7 +125,7 @@ class Step:
             return Reach(self.positions, self.positions, causal=False, ends=ends)
         if window is None or window >= self.tokens:
             return Reach(square=True, queries=self.positions, keys=self.positions)
-        return Reach(self.positions, self.positions, window=window)
+        return Reach(self.positions, self.positions, window=window, chunk=chunk)
 
     @cached_property
     def attended(self) -> Tensor | None:

@@ -1,58 +1,14 @@
-"""What runs of an architecture, declared field by field: nothing that is not understood is passed over in silence."""
+"""What of an architecture does not run: nothing that no module reads is passed over in silence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from lamina import arch as values
 from lamina.arch import Architecture, Node
 from lamina.arch.block import Block, Branch, kinds
-from lamina.arch.model import Recursion
 from lamina.errors import LaminaError
-from lamina.nn.basic import ACTIVATIONS
-
-UNDERSTOOD: dict[type[Node], str] = {
-    Architecture: "name family embedding blocks norm head objective recursion context",
-    values.Attention: "heads kv_heads head_dim rotary qk_norm window softcap scale bias output_bias",
-    Block: "branches",
-    Branch: "op before after joined gate multiplier attended_only",
-    values.Causal: "",
-    values.CrossAttention: "heads kv_heads head_dim memory_width qk_norm",
-    values.DeepSupervision: "max_steps exploration",
-    values.DynamicScaling: "factor original_context",
-    values.Embedding: "vocab width placeholders scale positions task",
-    values.GLU: "inner activation bias",
-    values.Head: "tied scale softcap bias",
-    values.LayerNorm: "eps bias",
-    values.LearnedPositions: "length",
-    values.LinearScaling: "factor",
-    values.Llama3Scaling: "factor low_frequency high_frequency original_context",
-    values.LongRopeScaling: "short long original_context attention_factor",
-    values.MaskedDiffusion: "mask_token",
-    values.MLP: "inner activation bias",
-    values.Parallel: "ops",
-    values.QKNorm: "norm over",
-    Recursion: "low high low_cycles high_cycles gradient",
-    values.RMSNorm: "eps offset weight",
-    values.Rotary: "base dim layout scaling",
-    values.SequenceGLU: "length glu",
-    values.Span: "start stop",
-    values.TaskEmbedding: "count width tokens",
-    values.YarnScaling: "factor original_context beta_fast beta_slow attention_factor truncate",
-}
-"""The fields that the modules read, by the part they are of. Any other must be at its default for a model to be built.
-
-`kind` names the part itself. Who adds a mechanism to nn/ adds what it reads here.
-"""
-
-ALLOWED: dict[tuple[type[Node], str], tuple[Any, ...]] = {
-    (Branch, "gate"): (None, "tanh"),
-    (values.GLU, "activation"): tuple(ACTIVATIONS),
-    (values.MLP, "activation"): tuple(ACTIVATIONS),
-    (Recursion, "gradient"): ("last_cycle", "last_step"),
-}
-"""Of fields that are understood in part, what is."""
+from lamina.nn.registry import ALLOWED, discovered
 
 
 def check(arch: Architecture) -> None:
@@ -67,10 +23,11 @@ def check(arch: Architecture) -> None:
 
 def not_understood(part: Node, path: str = "") -> Iterator[tuple[str, str]]:
     """Paths within a part, and what stands there that does not run."""
-    if type(part) not in UNDERSTOOD:
+    understood = discovered()
+    if type(part) not in understood:
         yield path, type(part).__name__
         return
-    known = {"kind", *UNDERSTOOD[type(part)].split()}
+    known = {"kind", *understood[type(part)].split()}
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         as_usual = name in known or value == field.get_default(call_default_factory=True)

@@ -21,14 +21,16 @@ class Reach:
 
     Shapes: queries [R T], keys [R S] hold positions, R being 1 (all rows alike) or B; a negative key position
     is an empty slot. `ends` [B 1], where given, bounds the keys of each row. A query sees keys at or before
-    itself when `causal`, and only the last `window` of those when there is one. Keys stand in order of
-    position. `everything` says that no mask is needed; `square` that query i is key i and order is all.
+    itself when `causal`, and only the last `window` of those when there is one, or those of its own `chunk` of so
+    many tokens (where `window` is as much). Keys stand in order of position. `everything` says that no mask is
+    needed; `square` that query i is key i and order is all.
     """
 
     queries: Int[Tensor, "R T"] | None = None
     keys: Int[Tensor, "R S"] | None = None
     causal: bool = True
     window: int | None = None
+    chunk: int | None = None
     ends: Int[Tensor, "B 1"] | None = None
     everything: bool = False
     square: bool = False
@@ -42,6 +44,8 @@ class Reach:
             seen = seen & (k <= q)
         if self.window is not None:
             seen = seen & (k > q - self.window)
+        if self.chunk is not None:
+            seen = seen & (k // self.chunk == q // self.chunk)
         if self.ends is not None:
             seen = seen & (k < self.ends[:, None])
         return seen[:, None]
@@ -54,16 +58,20 @@ def attend(
     reach: Reach,
     scale: float,
     softcap: float | None = None,
+    sinks: Float[Tensor, " H"] | None = None,
+    factor: Float[Tensor, "B 1 T 1"] | None = None,
 ) -> Float[Tensor, "B H T V"]:
-    """softmax(softcap(scale * q k^T)) v, over the keys that each query reaches.
+    """softmax(factor * softcap(scale * q k^T)) v, over the keys that each query reaches.
 
+    `sinks` are scores of no key at all, one a head, that take part in the softmax. `factor` is of each query.
     Heads: query head h uses key head h * G // H. Work with a window grows with T * window, not T * S.
-    Source: arXiv 1706.03762, eq. 1; soft-caps: 2408.00118, section 2.
+    Source: arXiv 1706.03762, eq. 1; soft-caps: 2408.00118, section 2; sinks: 2309.17453, eq. 2 (learned: gpt-oss).
     """
     tokens, groups = q.shape[2], q.shape[1] // k.shape[1]
-    if softcap is None and reach.everything and tokens == 1:
+    plain = softcap is None and sinks is None and factor is None
+    if plain and reach.everything and tokens == 1:
         return _one_query(q, k, v, scale, groups)
-    if softcap is None and (reach.everything or reach.square):
+    if plain and (reach.everything or reach.square):
         return dense(q, k, v, None, reach.square, scale)
     pieces = []
     for start in range(0, tokens, QUERIES):
@@ -71,7 +79,10 @@ def attend(
         columns = _columns(reach, rows, tokens, k.shape[2])
         mask = reach.mask(rows, columns) if reach.queries is not None else None
         part = q[:, :, rows], k[:, :, columns], v[:, :, columns], mask
-        pieces.append(dense(*part, False, scale) if softcap is None else _capped(*part, scale, softcap))
+        if plain:
+            pieces.append(dense(*part, False, scale))
+        else:
+            pieces.append(_scored(*part, scale, softcap, sinks, None if factor is None else factor[:, :, rows]))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
 
 
@@ -106,18 +117,45 @@ def dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, sc
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
 
 
-def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, cap: float) -> Tensor:
-    batch, heads, tokens, _k = q.shape
-    q = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)  # [B G (H/G T) K]: the group's heads as more queries
-    scores = cap * torch.tanh((q @ k.transpose(-1, -2)) * (scale / cap))
+def _scored(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    cap: float | None,
+    sinks: Tensor | None,
+    factor: Tensor | None,
+) -> Tensor:
+    """Attention whose scores are held in memory, for what happens to them."""
+    tokens, groups = q.shape[2], k.shape[1]
+    q = q.unflatten(1, (groups, -1)).flatten(2, 3)  # [B G (H/G T) K]: the group's heads as more queries
+    scores = (q @ k.transpose(-1, -2)).float() * scale
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    scores = scores.unflatten(2, (-1, tokens)).flatten(1, 2)  # [B H T S]
+    if factor is not None:
+        scores = scores * factor
     if mask is not None:
-        scores = scores.unflatten(2, (-1, tokens)).masked_fill(~mask[:, :, None], float("-inf")).flatten(2, 3)
-    out = torch.softmax(scores.float(), -1).to(v.dtype) @ v
-    return out.unflatten(2, (-1, tokens)).reshape(batch, heads, tokens, v.shape[-1])
+        scores = scores.masked_fill(~mask, float("-inf"))
+    if sinks is not None:
+        extra = sinks.float()[:, None, None].expand(*scores.shape[:3], 1)
+        weights = torch.softmax(torch.cat([scores, extra], -1), -1)[..., :-1]
+    else:
+        weights = torch.softmax(scores, -1)
+    out = weights.to(v.dtype).unflatten(1, (groups, -1)).flatten(2, 3) @ v
+    return out.unflatten(2, (-1, tokens)).flatten(1, 2)
 
 
 def attend_reference(
-    q: Tensor, k: Tensor, v: Tensor, reach: Reach, scale: float, softcap: float | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    reach: Reach,
+    scale: float,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    factor: Tensor | None = None,
 ) -> Tensor:
     """The obvious twin of `attend`: one row, head and query at a time.
 
@@ -131,5 +169,7 @@ def attend_reference(
                 seen = visible[b if visible.shape[0] > 1 else 0, 0, t]
                 scores = k[b, h // groups, seen] @ q[b, h, t] * scale
                 scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
-                out[b, h, t] = torch.softmax(scores, 0) @ v[b, h // groups, seen]
+                scores = scores if factor is None else scores * factor[b if len(factor) > 1 else 0, 0, t]
+                extra = scores[:0] if sinks is None else sinks[h : h + 1].to(scores)
+                out[b, h, t] = torch.softmax(torch.cat([scores, extra]), 0)[: len(scores)] @ v[b, h // groups, seen]
     return out

@@ -5,36 +5,15 @@
  */
 #include <math.h>
 
-static float dot(const float *a, const float *b, long n) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (long i = 0; i < n; i++) sum += a[i] * b[i];
-    return sum;
-}
-
-/* y[t] = w . x[t] for four tokens, the weights being loaded once */
-static void four_dots(const float *w, const float *x, float *y, long outputs, long inputs) {
-    const float *x1 = x + inputs, *x2 = x1 + inputs, *x3 = x2 + inputs;
-    float a = 0, b = 0, c = 0, d = 0;
-#pragma omp simd reduction(+ : a, b, c, d)
-    for (long i = 0; i < inputs; i++) {
-        a += w[i] * x[i];
-        b += w[i] * x1[i];
-        c += w[i] * x2[i];
-        d += w[i] * x3[i];
-    }
-    y[0] = a, y[outputs] = b, y[2 * outputs] = c, y[3 * outputs] = d;
-}
+#include "dots.h"
 
 /* y[t, o] = sum over i of w[o, i] x[t, i]; chunks of outputs go to whichever thread is free */
 void few_tokens(const float *w, const float *x, float *y, long outputs, long inputs, long tokens, int threads) {
     long chunk = outputs / (threads * 8L) + 1;
 #pragma omp parallel for schedule(dynamic, chunk) num_threads(threads)
     for (long o = 0; o < outputs; o++) {
-        const float *row = w + o * inputs;
-        long t = 0;
-        for (; t + 4 <= tokens; t += 4) four_dots(row, x + t * inputs, y + t * outputs + o, outputs, inputs);
-        for (; t < tokens; t++) y[t * outputs + o] = dot(row, x + t * inputs, inputs);
+        for (long t = 0; t < tokens; t++) y[t * outputs + o] = 0;
+        dots(w + o * inputs, x, y + o, inputs, tokens, inputs, outputs);
     }
 }
 

@@ -1,4 +1,4 @@
-"""The C functions of native.c, compiled once on this machine; torch does the same where there is no compiler.
+"""The C functions of this folder, compiled once on this machine; torch does the same where there is no compiler.
 
 Decoding one token is thousands of tiny torch operations around a few megabytes of weights each; on a CPU their
 dispatch costs as much as the reading (bench/generate.py). `LAMINA_NATIVE=0` turns this off, and
@@ -24,13 +24,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 PLAIN = (Tensor, torch.nn.Parameter)
-SOURCE = Path(__file__).with_suffix(".c")
+SOURCES = [Path(__file__).with_name(name) for name in ("native.c", "packed.c")]
+HEADERS = [Path(__file__).with_name("dots.h")]
 FLAGS = "-O3 -march=native -fopenmp -shared -fPIC -std=c11"
 _P, _L, _F, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
 SIGNATURES = {
     "few_tokens": (_P, _P, _P, _L, _L, _L, _I),
     "rms_norm": (_P, _P, _P, _L, _L, _F, _F, _I),
     "rotate": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _L, _I, _I),
+    "packed_rows": (_P, _P, _L, _L, _P, _I),
+    "packed_few_tokens": (_P, _P, _P, _L, _L, _I),
     "attend_all": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _F, _I),
 }
 
@@ -42,7 +45,8 @@ def _machine() -> str:
         processor = next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
         processor = platform.processor()
-    text = f"{platform.machine()} {processor} {FLAGS} {SOURCE.read_text(encoding='utf-8')}"
+    sources = "".join(file.read_text(encoding="utf-8") for file in (*SOURCES, *HEADERS))
+    text = f"{platform.machine()} {processor} {FLAGS} {sources}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -67,7 +71,7 @@ def _compiled(target: Path) -> ctypes.CDLL:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         made = Path(scratch) / target.name
-        command = [*_compiler(), *FLAGS.split(), str(SOURCE), "-o", str(made), "-lm"]
+        command = [*_compiler(), *FLAGS.split(), *map(str, SOURCES), "-o", str(made), "-lm"]
         quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "errors": "replace"}
         subprocess.run(command, check=True, timeout=60, **quiet)
         loaded = _functions(made)
@@ -101,13 +105,20 @@ def usable(*tensors: Tensor) -> ctypes.CDLL | None:
     Gradients, a compiler, a counter of FLOPs and the like see torch operations only, and a tensor that is not
     plain (fake, sharded) may have no memory to point at.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+    if torch.is_grad_enabled():
         return None
     width = tensors[0].size(-1)
+    if any(tensor.dtype != torch.float32 or tensor.size(-1) != width for tensor in tensors):
+        return None
+    return reachable(*tensors)
+
+
+def reachable(*tensors: Tensor) -> ctypes.CDLL | None:
+    """The functions, if these tensors are plain memory of a CPU, and nothing watches torch's operations."""
+    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+        return None
     for tensor in tensors:
-        if tensor.dtype != torch.float32 or not tensor.is_cpu or not tensor.is_contiguous():
-            return None
-        if type(tensor) not in PLAIN or tensor.size(-1) != width:
+        if not tensor.is_cpu or not tensor.is_contiguous() or type(tensor) not in PLAIN:
             return None
     found = library()
     return None if isinstance(found, str) else found

@@ -195,9 +195,19 @@ def published(name: str) -> str:
     return {"gelu_tanh": "gelu_pytorch_tanh"}.get(name, name)
 
 
-def common_keys(arch: Architecture, architecture: str, activation_key: str = "hidden_act") -> dict[str, Any]:
-    """What `sizes` reads, written; `architecture` is the name of the reference's class."""
-    attention, glu = attention_of(arch), glu_of(arch)
+def pick(keys: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the keys that a family has."""
+    return {name: keys[name] for name in names}
+
+
+def common_keys(
+    arch: Architecture, architecture: str, activation_key: str = "hidden_act", feed_forward: GLU | None = None
+) -> dict[str, Any]:
+    """What `sizes` reads, written; `architecture` is the name of the reference's class.
+
+    `feed_forward` is the dense one where it is not the first block's.
+    """
+    attention, glu = attention_of(arch), feed_forward or glu_of(arch)
     return {
         "architectures": [architecture],
         "vocab_size": arch.vocab,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lamina.arch import GLU, MoE, Router
+from lamina.arch import GLU, Architecture, MoE, Router
 from lamina.errors import LaminaError
 from lamina.published.common import Sizes
 from lamina.published.config import Config, shown
@@ -137,3 +137,30 @@ def _agreed(c: Config, key: str, known: dict[Any, bool], other: list[bool], stat
     if stated and sparse != other:
         raise LaminaError(f"{c.where}: {key} and first_k_dense_replace disagree on which layers are dense")
     return sparse
+
+
+def router_keys(router: Router, experts: str, active: str = "num_experts_per_tok") -> dict[str, Any]:
+    """What most families say of a router; `experts` and `active` are their spellings of the two counts."""
+    return {
+        experts: router.experts,
+        active: router.active,
+        "norm_topk_prob": router.normalise,
+        "routed_scaling_factor": router.scale,
+        "n_group": router.groups,
+        "topk_group": router.active_groups,
+    }
+
+
+def moe_of(arch: Architecture) -> MoE:
+    """The first mixture of experts."""
+    return next(op for op in arch.ops() if isinstance(op, MoE))
+
+
+def sparse_blocks(arch: Architecture) -> list[bool]:
+    """Which blocks have experts."""
+    return [any(isinstance(op, MoE) for op in block.ops()) for block in arch.blocks]
+
+
+def shared_experts(moe: MoE) -> int:
+    """How many experts of the routed ones' width the shared feed-forward is."""
+    return moe.shared.inner // moe.expert.inner if moe.shared else 0

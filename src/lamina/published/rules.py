@@ -3,50 +3,110 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIX = r"(?P<suffix>\.weight|\.bias|)"
 
 
 class Entry(NamedTuple):
-    """One tensor of a checkpoint and the parameters it fills."""
+    """What a checkpoint holds of some parameters: one tensor, or one for each expert (`each_expert`).
 
-    theirs: str
+    Several `ours` lie in the rows of a tensor, one after the other, or row by row in turn if `interleaved`. `stacked`
+    says that ours have a first dimension of experts; a tensor has it too, unless it is of one.
+    """
+
+    theirs: tuple[str, ...]
     ours: tuple[str, ...]
     transpose: bool
+    stacked: bool
+    interleaved: bool
+    each_expert: bool
+
+    def shape(self, ours: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+        """The shape of each published tensor, from those of the parameters."""
+        parts = [tuple(ours[name]) for name in self.ours]
+        rows = int(self.stacked)
+        whole = (*parts[0][:rows], sum(part[rows] for part in parts), *parts[0][rows + 1 :])
+        whole = whole[1:] if self.each_expert else whole
+        return (*whole[:-2], whole[-1], whole[-2]) if self.transpose else whole
+
+    def split(self, whole: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
+        """The parts of ours in a published tensor (or in one expert's), of so many rows each: views of it."""
+        whole = whole.mT if self.transpose else whole
+        rows = int(self.stacked and not self.each_expert)
+        if len(sizes) == 1:
+            return (whole,)
+        if self.interleaved:
+            return [whole.unflatten(rows, (-1, len(sizes))).select(rows + 1, i) for i in range(len(sizes))]
+        return whole.split(list(sizes), rows)
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """The inverse of `split`."""
+        import torch
+
+        rows = int(self.stacked and not self.each_expert)
+        if len(parts) == 1:
+            whole = parts[0]
+        elif self.interleaved:
+            whole = torch.stack(list(parts), rows + 1).flatten(rows, rows + 1)
+        else:
+            whole = torch.cat(list(parts), rows)
+        return (whole.mT if self.transpose else whole).contiguous()
 
 
 @dataclass(frozen=True)
 class Rule:
     """One published tensor (or module) and the parameter or parameters of ours that it holds.
 
-    `{i}` stands for the number of a block, `{any}` for a whole name. A name may stop before `.weight` and
-    `.bias`, and then covers both. Several of ours lie one after the other in the rows of the published tensor
-    (a fused projection); `transpose` says that the published matrix is stored [in, out]. `blocks` limits the rule
-    to those blocks of ours, which the layout counts from zero.
+    `{i}` stands for the number of a block, `{any}` for a whole name, `{e}` for the number of an expert: ours then
+    have a first dimension of experts. A name may stop before `.weight` and `.bias`, and then covers both. Several of
+    ours lie one after the other in the rows of the published tensor (a fused projection), or in turn if
+    `interleaved`; in a tensor that is `stacked`, within each expert. `transpose` says that the published matrix is
+    stored [in, out]. `blocks` limits the rule to those blocks of ours, which the layout counts from zero.
     """
 
     theirs: str
     ours: tuple[str, ...]
     transpose: bool
     blocks: range | None
+    stacked: bool
+    interleaved: bool
 
-    def __init__(self, theirs: str, *ours: str, transpose: bool = False, blocks: range | None = None) -> None:
-        for name, value in (("theirs", theirs), ("ours", ours), ("transpose", transpose), ("blocks", blocks)):
+    def __init__(
+        self,
+        theirs: str,
+        *ours: str,
+        transpose: bool = False,
+        blocks: range | None = None,
+        stacked: bool = False,
+        interleaved: bool = False,
+    ) -> None:
+        fields = {"theirs": theirs, "ours": ours, "transpose": transpose, "blocks": blocks}
+        for name, value in (fields | {"stacked": stacked or "{e}" in theirs, "interleaved": interleaved}).items():
             object.__setattr__(self, name, value)
 
-    def entry(self, match: re.Match[str]) -> Entry | None:
-        """The tensor that holds a parameter of ours whose name matched, unless it is of another block."""
+    def within(self, theirs: str, ours: str) -> Rule:
+        """The same rule with these names before its own."""
+        fields = {"transpose": self.transpose, "blocks": self.blocks, "interleaved": self.interleaved}
+        return Rule(theirs + self.theirs, *(ours + name for name in self.ours), stacked=self.stacked, **fields)
+
+    def entry(self, match: re.Match[str], experts: int) -> Entry | None:
+        """The tensors that hold a parameter of ours whose name matched, unless it is of another block."""
         index, suffix = match.groupdict().get("i"), match["suffix"]
         if self.blocks is not None and int(index or 0) not in self.blocks:
             return None
         whole = match.groupdict().get("any") or ""
         counted = str(int(index or 0) - (self.blocks.start if self.blocks else 0))
         theirs = self.theirs.replace("{i}", counted).replace("{any}", whole) + suffix
+        each = tuple(theirs.replace("{e}", str(e)) for e in range(experts)) if "{e}" in theirs else (theirs,)
         ours = tuple(name.replace("{i}", index or "").replace("{any}", whole) + suffix for name in self.ours)
-        return Entry(theirs, ours, self.transpose and suffix == ".weight")
+        turned = self.transpose and suffix != ".bias"
+        return Entry(each, ours, turned, self.stacked, self.interleaved, each_expert="{e}" in theirs)
 
 
 @dataclass(frozen=True)
@@ -71,18 +131,17 @@ def _pattern(ours: str) -> re.Pattern[str]:
     return re.compile(pattern + SUFFIX)
 
 
-def entries(rules: Iterable[Rule], parameters: Iterable[str]) -> list[Entry]:
-    """Which published tensor holds which of our `parameters`, in the order of the parameters.
+def entries(rules: Iterable[Rule], parameters: Mapping[str, Sequence[int]]) -> list[Entry]:
+    """Which published tensor holds which of our `parameters` (shapes by name), in their order.
 
     Raises: KeyError if the rules do not cover a parameter, which is a fault of the family and not of a file.
     """
     compiled = [(rule, _pattern(rule.ours[0])) for rule in rules]
-    parameters = list(parameters)
     found: list[Entry] = []
     covered: set[str] = set()
-    for name in parameters:
+    for name, shape in parameters.items():
         for rule, pattern in compiled:
-            if (match := pattern.fullmatch(name)) and (entry := rule.entry(match)):
+            if (match := pattern.fullmatch(name)) and (entry := rule.entry(match, shape[0] if shape else 0)):
                 found.append(entry)
                 covered.update(entry.ours)
                 break
@@ -93,10 +152,7 @@ def entries(rules: Iterable[Rule], parameters: Iterable[str]) -> list[Entry]:
 
 def decoder_rules(block: Iterable[Rule], root: str = "model.", stem: str = "layers.{i}.") -> tuple[Rule, ...]:
     """The rules of a decoder in the common Llama dialect, around those of one block."""
-    inside = (
-        Rule(root + stem + rule.theirs, *("blocks.{i}." + o for o in rule.ours), transpose=rule.transpose)
-        for rule in block
-    )
+    inside = (rule.within(root + stem, "blocks.{i}.") for rule in block)
     return (
         Rule(root + "embed_tokens.weight", "embedding.table"),
         *inside,
@@ -108,6 +164,12 @@ def decoder_rules(block: Iterable[Rule], root: str = "model.", stem: str = "laye
 ATTENTION = tuple(Rule(f"self_attn.{p}_proj", f"mixer.op.{p}_proj") for p in "qkvo")
 QK_NORMS = (Rule("self_attn.q_norm", "mixer.op.q_norm"), Rule("self_attn.k_norm", "mixer.op.k_norm"))
 GLU = tuple(Rule(f"mlp.{p}_proj", f"feed_forward.op.{p}_proj") for p in ("gate", "up", "down"))
+EXPERTS = tuple(
+    Rule(f"mlp.experts.{{e}}.{p}_proj", f"feed_forward.op.experts.{p}_proj") for p in ("gate", "up", "down")
+)
+ROUTER = (Rule("mlp.gate", "feed_forward.op.router.gate"),)
+CORRECTION = (Rule("mlp.gate.e_score_correction_bias", "feed_forward.op.router.correction"),)
+SHARED = tuple(Rule(f"mlp.shared_experts.{p}_proj", f"feed_forward.op.shared.{p}_proj") for p in ("gate", "up", "down"))
 PRE_NORMS = (Rule("input_layernorm", "mixer.before"), Rule("post_attention_layernorm", "feed_forward.before"))
 AFTER_NORMS = (
     Rule("post_attention_layernorm", "mixer.after"),

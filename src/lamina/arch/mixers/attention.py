@@ -120,6 +120,10 @@ class Attention(Mixer):
             raise ValueError("blocks exclude a window and a chunk")
 
     @property
+    def source(self) -> int | None:
+        return self.kv_from
+
+    @property
     def values(self) -> int:
         """The size of a value."""
         return self.value_dim or self.head_dim

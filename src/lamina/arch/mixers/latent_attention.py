@@ -146,6 +146,10 @@ class LatentAttention(Mixer):
         return self
 
     @property
+    def source(self) -> int | None:
+        return self.kv_from
+
+    @property
     def head_dim(self) -> int:
         """The size of a query or a key."""
         return self.plain_dim + self.rotary_dim

@@ -31,6 +31,7 @@ class BlockFormat:
     Shapes: unpack: uint8 [n nbytes] -> q [n groups size], scale [n groups 1], offset likewise or None
     """
 
+    name: str
     elements: int
     nbytes: int
     unpack: Callable[[Tensor], Unpacked]
@@ -67,7 +68,7 @@ def _fields(raw: Tensor, bits: int, width: int) -> Tensor:
     Shapes: uint8 [n k] -> uint8 [n k * 8 / bits]
     """
     runs = raw.unflatten(1, (-1, 1, width))
-    return (runs >> _SHIFTS[bits]).bitwise_and_((1 << bits) - 1).view(len(raw), -1)
+    return (runs >> _SHIFTS[bits].to(raw.device)).bitwise_and_((1 << bits) - 1).view(len(raw), -1)
 
 
 # for each byte, its eight bits (lowest first) as eight bytes that hold 0 or 16, read as one int64
@@ -77,12 +78,27 @@ _FIFTH_BITS = (_BITS << 4).to(torch.uint8).view(torch.int64)[:, 0]
 
 def _fifth(raw: Tensor) -> Tensor:
     """The fifth bits of a 32-value block, in place (0 or 16). Shapes: uint8 [n 4] -> uint8 [n 32]"""
-    return _FIFTH_BITS.index_select(0, raw.int().view(-1)).view(-1, 4).view(torch.uint8)
+    return _FIFTH_BITS.to(raw.device).index_select(0, raw.int().view(-1)).view(-1, 4).view(torch.uint8)
 
 
 def _signed(q: Tensor, zero: int) -> Tensor:
     """Unsigned fields less the value that stands for zero. Shapes: uint8 [...] -> int8 [...]"""
     return (q - zero).view(torch.int8)
+
+
+# the values of four bits (sign, two of exponent, one of mantissa), doubled: whole numbers
+_E2M1 = torch.tensor([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], dtype=torch.int8)
+
+
+def _half_power(raw: Tensor) -> Tensor:
+    """Half of 2^(e - 127) for a byte e, also where that is subnormal. Shapes: uint8 [n 1] -> [n 1 1]"""
+    e = raw.int()
+    return torch.where(e < 2, 0x00200000 << e, (e - 1) << 23).view(torch.float32)[:, :, None]
+
+
+def _mxfp4(raw: Tensor) -> Unpacked:
+    e, q = raw.split((1, 16), dim=1)
+    return _E2M1.to(q.device)[_fields(q, 4, 16).int()][:, None], _half_power(e), None
 
 
 def _q4_0(raw: Tensor) -> Unpacked:
@@ -155,5 +171,6 @@ def _q6_k(raw: Tensor) -> Unpacked:
 _UNPACK = {
     "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0,
     "Q2_K": _q2_k, "Q3_K": _q3_k, "Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k,
+    "MXFP4": _mxfp4,
 }  # fmt: skip
-BLOCKS = {name: BlockFormat(*table.BLOCKS[name], unpack) for name, unpack in _UNPACK.items()}
+BLOCKS = {name: BlockFormat(name, *table.BLOCKS[name], unpack) for name, unpack in _UNPACK.items()}
