@@ -9,7 +9,7 @@ USABLE := import os, pip, sys; sys.exit(sys.version_info < (3, 11) or os.path.ab
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench clean
+.PHONY: help setup demo test lint docs parity bench clean
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,10 @@ lint: $(READY)  ## style, format and types
 
 docs: $(READY)  ## write what is generated in docs/: tables and drawings
 	@$(VENV) -m tools.pages
+
+parity: $(READY)  ## write docs/parity.md from the tests that compare with the reference
+	@OMP_NUM_THREADS=1 $(VENV) -m pytest -q -n 2 tests/families/test_parity.py --junitxml=build/parity.xml
+	@$(VENV) -m tools.parity build/parity.xml
 
 bench: $(READY)  ## measure, one script a question
 	@for script in bench/[!_]*.py; do echo "== $$script"; $(VENV) "$$script" || exit; done

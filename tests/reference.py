@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -29,12 +30,16 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
                 p.copy_(0.5 * noise)
         for b in kept_buffers(model).values():
             b.add_(0.1 * torch.randn(b.shape, generator=random))
+        for name, b in model.named_buffers():
+            if name.endswith("tid2eid"):  # the experts of each token, no two alike
+                experts: int = model.config.num_local_experts  # type: ignore[assignment]
+                b.copy_(torch.rand(len(b), experts, generator=random).argsort(-1)[:, : b.shape[1]])
 
 
 def kept_buffers(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The buffers that a checkpoint holds: routing corrections, scalars of layers."""
+    """The buffers that a checkpoint holds: routing corrections, scalars of layers; not constants, which have no size."""
     saved = model.state_dict()
-    return {name: b for name, b in model.named_buffers() if name in saved and b.is_floating_point()}
+    return {name: b for name, b in model.named_buffers() if name in saved and b.is_floating_point() and b.ndim}
 
 
 @functools.cache
@@ -45,11 +50,32 @@ def reference(row: Any) -> tuple[torch.nn.Module, Path]:
     config = getattr(transformers, row.config_class)(**row.config)
     config._attn_implementation = "eager"
     torch.manual_seed(0)
-    model = getattr(transformers, row.model_class)(config).eval()
+    model = getattr(transformers, row.model_class)(config).eval().float()  # some make parameters in bfloat16
     randomise(model)
     directory = Path(_ROOT.name) / row.name
     model.save_pretrained(directory)
     return model, directory
+
+
+def loaded(row: Any, directory: Path) -> torch.nn.Module:
+    """What the reference loads of a directory; of an image-text row, the text decoder among the row's own encoders."""
+    import transformers
+
+    made, options = getattr(transformers, row.model_class), {"attn_implementation": "eager"}
+    if "text_config" not in row.config:
+        return made.from_pretrained(directory, **options)
+    text = json.loads((directory / "config.json").read_text())
+    config = getattr(transformers, row.config_class)(**row.config | {"text_config": text})
+    return made.from_pretrained(directory, config=config, **options).float()
+
+
+def held(row: Any, model: torch.nn.Module) -> list[torch.Tensor]:
+    """What a checkpoint holds of a reference model, each tensor once; of an image-text row, of its text decoder."""
+    parts: list[Any] = [model]
+    if "text_config" in row.config:
+        parts = [model.get_decoder(), model.get_output_embeddings()]  # type: ignore[operator]
+    found = [tensor for part in parts for tensor in (*part.parameters(), *kept_buffers(part).values())]
+    return list({id(tensor): tensor for tensor in found}.values())
 
 
 def ids(batch: int, tokens: int, vocab: int = 97, seed: int = 1) -> torch.Tensor:

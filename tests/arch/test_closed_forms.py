@@ -53,11 +53,19 @@ def test_deepseek_v3():
 
 
 def test_sparse_attention_of_deepseek_v3_2():
-    """arXiv 2512.02556: as V3, and 64 indexer heads of 128 that score all tokens, of which 2048 are attended to."""
+    """arXiv 2512.02556: as V3, and 64 indexer heads of 128 that score all tokens, of which 2048 are attended to.
+
+    A key is scored by each head, and the scores summed with a weight; not where all that is seen is attended to.
+    """
     arch = model("deepseek-v3.2")
     assert arch.state_bytes(1) == 61 * (512 + 64 + 128) * 2
     here = arch.flops(1, 99_999) - arch.flops(1, 2047)
-    assert here == 61 * 2 * 64 * 128 * (100_000 - 2048)  # attention itself costs the same
+    assert here == 61 * 2 * 64 * (128 + 1) * 100_000  # attention itself costs the same
+    absorbed, expanded = 2 * 128 * (512 + 512 + 64), 2 * 128 * (128 + 64 + 128)
+    attended, full = arch.flops(5000) - arch.flops(2048), 61 * 2952 * 2048 * absorbed
+    scored = 61 * 2 * 64 * (128 + 1) * (triangle(5000) - triangle(2048))
+    short = arch.flops(2048) - 61 * expanded * triangle(2048)  # products with weights
+    assert attended == full + scored + short * 2952 // 2048
     moved = arch.cost(context=100_000, batch=3).moved
     assert moved["state_read"] == 3 * 61 * 2 * (2048 * (512 + 64) + 100_000 * 128)
     assert moved["state_written"] == 3 * 61 * 2 * (512 + 64 + 128)

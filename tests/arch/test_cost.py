@@ -17,7 +17,7 @@ from lamina.arch import Architecture
 from lamina.arch.measure import seen
 from lamina.errors import LaminaError
 from lamina.families import read_config
-from lamina.ops import attention
+from lamina.ops import attention, choosing, latent
 from tests.families.table import BASE, LLAMA3, ROWS
 
 from .samples import DECODER, DIFFUSION, RECURSIVE
@@ -143,8 +143,10 @@ class Counted:
 
     def __init__(self, monkeypatch) -> None:
         self.hidden = 0
-        for name in ("dense", "_capped"):
-            monkeypatch.setattr(attention, name, self.watched(getattr(attention, name)))
+        for place, name in ((attention, "dense"), (attention, "scored"), (latent, "scored")):
+            monkeypatch.setattr(place, name, self.watched(getattr(place, name)))
+        for name in ("sum_scores", "key_scores"):
+            monkeypatch.setattr(choosing, name, self.scoring(getattr(choosing, name)))
 
     def watched(self, function):
         def call(q, k, v, mask, *rest):
@@ -156,6 +158,17 @@ class Counted:
                 visible = pairs * q.shape[0] if mask is None else int(mask.expand(*_full(mask, q, k)).sum())
             self.hidden += 2 * q.shape[1] * (q.shape[3] + v.shape[3]) * (pairs * q.shape[0] - visible)
             return function(q, k, v, mask, *rest)
+
+        return call
+
+    def scoring(self, function):
+        """An indexer's scores [B t I S], made of all keys of a piece of queries; summed over heads with weights."""
+
+        def call(q, k, *rest):
+            seen, summed = rest[-1], rest[0] is not None and len(rest) == 2
+            unseen = int((~seen).sum()) * len(q) // len(seen)
+            self.hidden += 2 * q.shape[2] * (q.shape[3] + summed) * unseen
+            return function(q, k, *rest)
 
         return call
 

@@ -67,7 +67,7 @@ def example_tensors() -> tuple[dict[str, np.ndarray], dict[str, str]]:
     tensors: dict[str, np.ndarray] = {}
     for name, dtype in PLAIN_ARRAYS.items():
         tensors[name] = (rng.standard_normal((3, 5, 7)) * 20).astype(dtype)
-    for name in ("BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"):
+    for name in ("BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4"):
         values = rng.standard_normal((3, 5, 96), dtype=np.float32)
         tensors[name] = gguf.quants.quantize(values, gguf.GGMLQuantizationType[name])
     for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"):

@@ -223,7 +223,9 @@ def test_an_indexer_limits_what_is_read_and_scores_every_key() -> None:
     kept = {kept.kind: (kept.numbers, kept.read) for kept in op.keeps(7168)}
     assert kept == {"latent": (576, 2048), "index": (128, None)}
     more = op.flops(7168, 1, 10_000) - op.flops(7168, 1, 9_999)
-    assert more == 2 * 64 * 128  # one key more to score, none more to attend to
+    assert more == 2 * 64 * (128 + 1)  # one key more to score, none more to attend to
+    short = op.flops(7168, 1, 2047) - op.flops(7168, 1, 2046)
+    assert short == 2 * 128 * (2 * 512 + 64)  # one more to attend to, none to score
 
 
 def test_choices_are_shared_in_glm_5_2() -> None:
@@ -270,7 +272,7 @@ def test_glm_5_3_flash_by_hand() -> None:
     latents, index = 16 * 1000 * 512, 1000 * 128 + 15 * 2 * 128
     assert op.state_bytes(4096, 16 * 1000, 2) == 2 * (latents + index)
     scored = op.flops(4096, 1, 16 * 1000 + 15) - op.flops(4096, 1, 16 * 1000 + 14)
-    assert scored == 2 * 32 * 128  # a pool is scored once its 16th token is there
+    assert scored == 2 * 32 * (128 + 1)  # a pool is scored once its 16th token is there
     connections = [line for line in lines(arch) if line.path.startswith("stream")]
     assert [line.times for line in connections] == [90]
     assert connections[0].parameters == 90 * (24 * 4 * 4096 + 24 + 3)

@@ -50,7 +50,7 @@ from lamina.arch import (
 )
 from lamina.errors import LaminaError
 from lamina.nn.registry import discovered
-from lamina.nn.understood import check, not_understood
+from lamina.nn.understood import check
 
 from ..arch import samples
 
@@ -79,7 +79,7 @@ RECURSIVE = Architecture(
     recursion=Recursion(low=Span(start=0, stop=1), high=Span(start=1, stop=2), low_cycles=2, high_cycles=2),
     context=9,
 )
-BLOCKS = values.BlockIndexer(heads=2, head_dim=4, block=3, top_k=2)
+NGRAMS = values.NgramMemory(blocks=(0,), width=4, longest=2, tables=1, rows=9, seed=1, end=2)
 SEQUENCE = SequenceGLU(length=9, glu=GLU(inner=7))
 
 
@@ -181,6 +181,7 @@ USED: list[tuple[Node, dict[str, Any]]] = [
 ELSEWHERE: dict[tuple[type[Node], str], str] = {
     (Attention, "kv_from"): "reads an earlier block: below",
     (Architecture, "name"): "a label",
+    (Parallel, "lands"): "needs a branch to land after: below",
     (Architecture, "family"): "says how a checkpoint is read and written",
     (Architecture, "context"): "how large a state is that is asked for without a capacity",
     (Branch, "attended_only"): "needs a memory mask: below",
@@ -252,21 +253,15 @@ def test_attended_only_and_gradients():
 # -- what is not declared is refused
 
 REFUSED: list[tuple[Node, dict[str, Any]]] = [
-    (SELF, {"blocks": BLOCKS}),
-    (TURN, {"learned": True, "turning": 2, "sections": (1, 1, 1), "spread": "each"}),
-    (Parallel(ops=(SELF, MLP(inner=7))), {"before": (RMS, None), "after": (RMS, None)}),
-    (Branch(op=SELF), {"residual": values.GatedResidual(), "filter": values.ShortFilter(kernel=2)}),
-    (DECODER.embedding, {"ngrams": values.NgramTables(longest=2, tables=1, rows=9), "affine": True, "norm": RMS}),
-    (DECODER.embedding, {"per_layer": values.PerLayerInputs(vocab=9, width=2, blocks=2, scale=1.0)}),
-    (Head(), {"padding": 3}),
+    (TURN, {"spread": "each"}),
+    (DECODER.embedding, {"ngrams": values.NgramTables(longest=2, tables=1, rows=9)}),
     (Causal(), {"prefix": True}),
-    (DECODER, {"loops": 2, "exit_gate": True, "stream": values.AttentionResiduals(blocks=2)}),
+    (DECODER, {"loops": 2, "exit_gate": True}),
     (DECODER, {"encoders": samples.SEEING.encoders[1:2]}),
+    (values.GatedStreams(count=2, rank=3), {"memory": NGRAMS}),
     (RECURSIVE.recursion, {"enters": "start", "norm": RMS, "halting": False}),
 ]
 IN_PART: list[tuple[Node, dict[str, Any]]] = [
-    (GLU(inner=7), {"activation": "xielu"}),
-    (MLP(inner=7), {"activation": "xielu"}),
     (RECURSIVE.recursion, {"gradient": (1, 2)}),
     (RECURSIVE, {"objective": Causal()}),
     (DECODER, {"objective": DeepSupervision(max_steps=3)}),
@@ -311,9 +306,21 @@ def test_a_block_reads_what_an_earlier_one_left():
     assert not torch.allclose(logits(model), quiet)
 
 
-def test_a_shortcut_is_refused():
-    with pytest.raises(LaminaError, match=r"blocks\[0\]\.parallel\.lands \(\(0, 1\)\) can be priced"):
-        lamina.build(holding(LANDS), device="meta")
+def test_a_shortcut_is_added_where_it_lands():
+    """What the first branch gives is added after the second, which does not read it."""
+    first, second = LANDS.branches
+    late, both = filled(holding(LANDS)), filled(holding(LANDS.replace(branches=(Branch(op=first.op.ops[0]), second))))
+    both.load_state_dict({k.replace("parallel.op.mixer", "mixer.op"): v for k, v in late.state_dict().items()}, False)
+    x, seen = torch.tensor([[3, 1, 4, 1, 5]]), {}
+    for name, model in (("late", late), ("both", both)):
+        model.blocks[0].register_forward_hook(lambda _, given, out, name=name: seen.update({name: (given[0], out)}))
+        with torch.no_grad():
+            model(x)
+    given, out = seen["late"]
+    with torch.no_grad():
+        assert torch.allclose(out, seen["both"][1] + late.blocks[0].parallel.op.feed_forward(given), rtol=1e-4)
+    with pytest.raises(LaminaError, match=r"parallel\.lands \(beside attention_residuals\)"):
+        lamina.build(holding(LANDS).replace(stream=values.AttentionResiduals(blocks=1)), device="meta")
 
 
 def concrete() -> set[type[Node]]:
@@ -326,7 +333,6 @@ def test_every_field_of_every_part_is_used_or_refused():
     for kind, fields in UNDERSTOOD.items():
         used = {field for part, changed in USED if type(part) is kind for field in changed}
         refused = {field for part, changed in REFUSED if type(part) is kind for field in changed}
-        refused |= {"lands"} if kind is Parallel else set()
         elsewhere = {field for owner, field in ELSEWHERE if owner is kind}
         assert used | elsewhere == set(fields.split()), kind
         assert used | elsewhere | refused == set(kind.model_fields) - {"kind"}, kind
@@ -363,9 +369,9 @@ def test_what_runs_is_refused_nowhere():
         if value is not samples.RECURSIVE:
             check(value)
     for value in samples.ALL[len(samples.RUNS) :]:
-        assert list(not_understood(value))
-    arch = DECODER.replace(blocks=(*DECODER.blocks, Block(branches=(Branch(op=SELF.replace(blocks=BLOCKS)),))))
-    with pytest.raises(
-        LaminaError, match=r"^blocks\[2\]\.mixer\.blocks \(BlockIndexer\) can be priced and drawn, but not"
-    ):
+        with pytest.raises(LaminaError, match="can be priced and drawn, but not run yet"):
+            check(value)
+    last = SELF.replace(rotary=TURN.replace(spread="each"))
+    arch = DECODER.replace(blocks=(*DECODER.blocks, Block(branches=(Branch(op=last),))))
+    with pytest.raises(LaminaError, match=r"^blocks\[2\]\.mixer\.rotary\.spread \(each\) can be priced and drawn"):
         lamina.build(arch)

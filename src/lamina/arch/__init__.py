@@ -75,6 +75,7 @@ from lamina.arch.position import (
     Rotary,
     YarnScaling,
 )
+from lamina.arch.prediction import Prediction
 from lamina.arch.residual import AffineResidual, GatedResidual, LaurelResidual, LayerScale, ScaledResidual
 from lamina.arch.router_mlp import RouterMLP
 from lamina.arch.short_filter import ShortFilter
@@ -148,6 +149,7 @@ __all__ = [
     "PerLayerInputs",
     "Pool",
     "PooledIndexer",
+    "Prediction",
     "QKNorm",
     "RMSNorm",
     "Recursion",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lamina.arch.base import Op
 from lamina.arch.block import Block, Branch, Parallel, kinds
 from lamina.arch.feedforward import FeedForward
-from lamina.arch.measure import Kept, Shape, Work, linear, numbers
+from lamina.arch.measure import Kept, Shape, Work, linear, matrices, numbers
 from lamina.arch.mixers import Attention, LatentAttention
 from lamina.arch.moe import MoE
 from lamina.arch.paths import runs
@@ -110,6 +110,20 @@ def lines(arch: Architecture, memory: int = 0) -> Iterator[Line]:
     for i, encoder in enumerate(arch.encoders):
         for line in of_encoder(encoder, f"encoders[{i}]"):
             yield line._replace(modality=encoder.modality)
+
+
+def of_prediction(arch: Architecture) -> Iterator[Line]:
+    """The bill of the heads for later tokens, which no total counts: they run where tokens are drafted."""
+    if (heads := arch.prediction) is None:
+        return
+    weights = heads.head_weights(arch.width)
+    work, saved = Work(2 * matrices(weights)), 2 * arch.width + 3 * heads.norm.saved(arch.width)
+    for i, block in enumerate(heads.blocks):
+        path = f"prediction.blocks[{i}]"
+        yield Line(f"prediction.heads[{i}]", "prediction", "prediction", weights, 1, 1, prefill=work, saved=saved)
+        for name, branch in block.named_branches().items():
+            for line in _branch(arch, f"{path}.{name}", branch, name, (1, 1, 0)):
+                yield line._replace(group="prediction")
 
 
 def of_encoder(encoder: Encoder, path: str) -> Iterator[Line]:

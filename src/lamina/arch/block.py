@@ -176,11 +176,11 @@ class Branch(Node):
         """Of its norms; one of the sum around a mixer that works along the sequence runs along it too."""
         along = self.op.length if isinstance(self.op, SequenceGLU) else width
         sizes = {"joined": along}
-        return {
-            name: shape
-            for place, norm in self.norms.items()
-            for name, shape in within(place, norm.weights(sizes.get(place, width))).items()
-        }
+        weights: dict[str, Shape] = {}
+        for place, norm in self.norms.items():
+            role, _, side = place.rpartition(".")
+            weights |= within(f"op.{side}.{role}" if role else place, norm.weights(sizes.get(place, width)))
+        return weights
 
     def gate_weights(self) -> dict[str, Shape]:
         """Of the gate that its output passes."""

@@ -28,16 +28,23 @@ class Pairs(NamedTuple):
     """FLOPs of each pair of a query and a key that it sees.
 
     A query sees itself and all before it; at most the last (or best) `window` of them; only those of its own
-    `chunk` of so many tokens. With a `stride`, a key stands for that many whole tokens.
+    `chunk` of so many tokens. With a `stride`, a key stands for that many whole tokens. Only
+    those queries count that see more than `after` tokens, and no more than `until`.
     """
 
     flops: int
     window: int | None = None
     chunk: int | None = None
     stride: int = 1
+    after: int = 0
+    until: int | None = None
 
     def count(self, tokens: int, context: int, causal: bool = True) -> int:
         """How many pairs `tokens` new tokens after `context` earlier ones make."""
+        if causal and (self.after or self.until is not None):
+            end, start = context + tokens, max(context, self.after)
+            end = end if self.until is None else min(end, self.until)
+            return self._replace(after=0, until=None).count(max(0, end - start), start)
         if not causal and self.chunk:
             whole, rest = divmod(context + tokens, self.chunk)
             return whole * self.chunk**2 + rest**2

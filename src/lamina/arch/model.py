@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, model_validator
 
 from lamina.arch.base import Node, Op, describe, one_of
-from lamina.arch.bill import Line, lines
+from lamina.arch.bill import Line, lines, of_prediction
 from lamina.arch.block import Block, kinds
 from lamina.arch.encoder import Encoder
 from lamina.arch.measure import Shape, Work, linear, numbers, within
-from lamina.arch.mixers import Attention
+from lamina.arch.mixers import Attention, LatentAttention
 from lamina.arch.ngrams import NgramTables
 from lamina.arch.norm import Norm
 from lamina.arch.per_layer import PerLayerInputs
 from lamina.arch.position import LearnedPositions
 from lamina.arch.precision import cache_bytes
+from lamina.arch.prediction import Prediction
 from lamina.arch.streams import AnyStreams
 from lamina.errors import LaminaError
 
@@ -207,8 +208,9 @@ class Architecture(Node):
     a label: two architectures that differ in it alone are equal. The stack of blocks, with `norm` at its end, is
     passed `loops` times, each with a state of its own; an `exit_gate` scores after each whether to stop there.
     `stream` is what branches read and write where it is more than one sum. `encoders` turn images and sound into
-    vectors that it reads beside tokens; without them it is the text decoder alone. `context` is the longest sequence
-    the publisher states, in tokens.
+    vectors that it reads beside tokens; without them it is the text decoder alone. `prediction` are heads for tokens
+    after the next, with which it drafts (see `lamina.generate`). `context` is the longest sequence the publisher
+    states, in tokens.
     """
 
     name: str = ""
@@ -224,6 +226,7 @@ class Architecture(Node):
     stream: AnyStreams | None = None
     context: PositiveInt | None = None
     encoders: tuple[AnyEncoder, ...] = ()
+    prediction: Prediction | None = None
     _bills: dict[int, tuple[Line, ...]] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
@@ -303,6 +306,11 @@ class Architecture(Node):
         embedding = sum(line.parameters for line in bill if line.group == "embedding")
         return Parameters(sum(line.parameters for line in bill), sum(line.active for line in bill), embedding)
 
+    @property
+    def prediction_parameters(self) -> int:
+        """Numbers learned in the heads for later tokens, which no total counts."""
+        return sum(line.parameters for line in of_prediction(self))
+
     def state_bytes(self, context: int, batch: int = 1, dtype: str = "bfloat16", memory: int = 0) -> int:
         """Bytes that the state object of `batch` sequences of `context` tokens holds.
 
@@ -341,9 +349,8 @@ class Architecture(Node):
     @property
     def depends_on_length(self) -> bool:
         """Whether earlier keys go stale as a sequence grows (rotary scalings that look at the length)."""
-        return any(
-            op.rotary.depends_on_length for op in self.different_ops() if isinstance(op, Attention) and op.rotary
-        )
+        turning = (op for op in self.different_ops() if isinstance(op, Attention | LatentAttention) and op.rotary)
+        return any(op.rotary.depends_on_length for op in turning)  # type: ignore[union-attr]
 
     # -- edited
 

@@ -60,11 +60,20 @@ class Router(Node):
             )
         if self.active > self.experts // self.groups * self.active_groups:
             raise ValueError(f"active ({self.active}) must not exceed the experts of {self.active_groups} groups")
+        if self.groups > 1 and self.group_best > self.experts // self.groups:
+            raise ValueError(f"group_best ({self.group_best}) must not exceed the experts of a group")
+        if self.mlp and (self.bias or self.shared):
+            raise ValueError("a router with an mlp has no bias, and no logits of shared experts")
+        if self.sparse_mixer and (self.correction or self.hashed or self.shared or self.groups > 1):
+            raise ValueError("sparse_mixer goes without correction, hashed, shared and groups")
+        if self.hashed and (self.correction or self.groups > 1):
+            raise ValueError("hashed goes without correction and groups: nothing is chosen by its score")
         return self
 
     def weights(self, width: int) -> dict[str, Shape]:
         e = self.experts
-        named = self.mlp.weights(width, e) if self.mlp else linear("gate", e + self.shared, width, self.bias)
+        named = linear("gate", e + self.shared, width, self.bias)
+        named = within("mlp", self.mlp.weights(width, e)) if self.mlp else named
         named |= {"correction": (e,)} if self.correction else {}
         named |= {"expert_scale": (e,)} if self.expert_scale else {}
         return named | (within("norm", self.norm.weights(width)) if self.norm else {})

@@ -46,7 +46,7 @@ class PerLayerInput(FeedForward):
     """down(act(gate(x)) * p), with p the block's part of the per-layer inputs, of `inner` numbers.
 
     Where there are several streams (AltUp), x is the active one after it was corrected, times its `output_scale`,
-    and all but that one are added to.
+    and all but the first are added to.
     """
 
     kind: Literal["per_layer_input"] = "per_layer_input"

@@ -90,7 +90,8 @@ class Rotary(Node):
     width of an image patch): so many pairs turn by the first, so many by the second, and so on; in text all
     positions are the same. `spread` says with which frequencies a section turns: with its part of one range, with a
     whole range of its own ("each"), or with every second of one ("alternating"). Of the dim/2 pairs only the first
-    `turning` turn, where not all do (Gemma 4 calls it proportional). Source: arXiv 2104.09864; sections: 2409.12191.
+    `turning` turn, where not all do (Gemma 4 calls it proportional). With `backwards` they turn by the angle's negative
+    (nanochat). Source: arXiv 2104.09864; sections: 2409.12191.
     """
 
     kind: Literal["rotary"] = "rotary"
@@ -102,6 +103,7 @@ class Rotary(Node):
     turning: PositiveInt | None = None
     sections: tuple[PositiveInt, ...] | None = None
     spread: Literal["parts", "each", "alternating"] = "parts"
+    backwards: bool = False
 
     @model_validator(mode="after")
     def _sizes(self) -> Rotary:

@@ -84,7 +84,7 @@ def _by(arch: Architecture, factor: float, keep: set[str]) -> Architecture:
         embedding = embedding.replace(per_layer=embedding.per_layer.replace(blocks=len(blocks)))
     different, places = kinds(blocks)
     made = [scale.node(block) for block in different]
-    parts = ((name, getattr(arch, name)) for name in ("stream", "recursion", "objective"))
+    parts = ((name, getattr(arch, name)) for name in ("stream", "recursion", "objective", "prediction"))
     others: dict[str, Any] = {name: scale.node(part) for name, part in parts if isinstance(part, Node)}
     if isinstance(objective := arch.objective, MaskedDiffusion):
         others["objective"] = objective.replace(mask_token=min(objective.mask_token, embedding.vocab - 1))

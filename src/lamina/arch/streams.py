@@ -120,8 +120,8 @@ class AltUp(Streams):
 
     Before a block each stream j becomes stream_j + sum_i c_ji stream_i, and after it every one is added
     (1 + d_j) (what the block made of the active one - what it was predicted to be). The N x N numbers c and the N
-    numbers d are linear in tanh(W norm(the active one) / D), before and after. The others begin as maps of the
-    embedding, made as long as it; at the end, maps of them as long as the active one, and it, are averaged.
+    numbers d are linear in tanh(W norm(the active one) / D), before and after. The first begins as the embedding, the
+    others as maps of it, made as long as it; at the end, maps of them as long as the first, and it, are averaged.
     Fields: `output_scale`: a learned vector multiplies what a block's per-layer input reads; `clip` bounds the
     weights that make c and d in training.
     Source: arXiv 2301.13310 (AltUp); as in Gemma 3n.

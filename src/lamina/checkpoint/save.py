@@ -20,8 +20,9 @@ from lamina.errors import LaminaError
 from lamina.families import family_named, read_config
 from lamina.nn.attention import Attention
 from lamina.nn.basic import RMSNorm as RMSNormModule
-from lamina.nn.build import empty
+from lamina.nn.build import empty, tables, weights
 from lamina.nn.decoder import Model
+from lamina.ops.packed import Packed
 from lamina.published.rules import Entry, entries
 
 Change = Callable[[Tensor], Tensor]
@@ -32,7 +33,8 @@ def save(model: Model, directory: str | os.PathLike[str], layout: str | None = N
 
     `layout` is a family's name, the one the architecture was read from if not given; "lamina" is our own, which
     holds any architecture and which only Lamina reads. Rotary layout and norm offset, which a GGUF file stores
-    otherwise, are converted. Everything is written beside `directory` and renamed: a failure leaves nothing.
+    otherwise, are converted. Weights that are kept as stored are written expanded, one at a time, in the type the model
+    computes in. Everything is written beside `directory` and renamed: a failure leaves nothing.
 
     Raises: LaminaError if the layout cannot express the architecture (naming the first path that differs), or
     if the directory holds something already, or cannot be written.
@@ -41,13 +43,19 @@ def save(model: Model, directory: str | os.PathLike[str], layout: str | None = N
     family = family_named(layout or model.arch.family)
     config, published = _published(model.arch, family.name)
     changes = _changes(model, published)
-    parameters = dict(model.named_parameters())
-    tensors = {}
+    parameters = {**weights(model), **tables(model)}
+    tensors: dict[str, _Pending | Tensor] = {}
     shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     for entry in entries(family.layout_of(published).rules, shapes):
         parts = [(parameters[name], changes.get(name)) for name in entry.ours]
         for expert, name in enumerate(entry.theirs):
             tensors[name] = _Pending(parts, entry, entry.shape(shapes), expert)
+    layout_of = family.layout_of(published)
+    fixed = {key: torch.tensor(number, dtype=model.dtype) for key, number in layout_of.constants.items()}
+    fixed |= {key: torch.zeros((), dtype=model.dtype).expand(shape) for key, shape in layout_of.blanks.items()}
+    for key, tensor in fixed.items():
+        places = range(len(published.blocks)) if "{i}" in key else range(1)
+        tensors |= {key.replace("{i}", str(i)): tensor for i in places}
     config |= model.token_ids.as_config() | {"dtype": str(model.dtype).removeprefix("torch.")}
     with staged_directory(target) as stage:
         (stage / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -63,14 +71,15 @@ class _Pending:
     """A published tensor, put together from ours only when it is written."""
 
     def __init__(
-        self, parts: Sequence[tuple[Tensor, Change | None]], entry: Entry, shape: tuple[int, ...], expert: int
+        self, parts: Sequence[tuple[Tensor | Packed, Change | None]], entry: Entry, shape: tuple[int, ...], expert: int
     ) -> None:
         self.parts, self.entry, self.shape, self.expert = parts, entry, shape, expert
         self.dtype = parts[0][0].dtype
 
     def read(self) -> Tensor:
-        parts = [part.detach() if change is None else change(part.detach()) for part, change in self.parts]
-        return self.entry.joined([part[self.expert] for part in parts] if self.entry.each_expert else parts)
+        chosen = [(part[self.expert] if self.entry.each_expert else part, change) for part, change in self.parts]
+        values = [(part.dense() if isinstance(part, Packed) else part.detach(), change) for part, change in chosen]
+        return self.entry.joined([value if change is None else change(value) for value, change in values])
 
 
 def _published(arch: Architecture, family: str) -> tuple[dict, Architecture]:
@@ -101,11 +110,11 @@ def _changes(model: Model, published: Architecture) -> dict[str, Change]:
     changes: dict[str, Change] = {}
     theirs = dict(empty(published).named_modules())
     for name, ours in model.named_modules():
-        other = theirs[name]
+        other = theirs.get(name)
         if isinstance(ours, RMSNormModule) and isinstance(other, RMSNormModule) and ours.offset != other.offset:
             changes[f"{name}.weight"] = lambda w, shift=ours.offset - other.offset: w + shift
     for name, ours in model.named_modules():
-        twin = theirs[name]
+        twin = theirs.get(name)
         if not isinstance(ours, Attention) or not isinstance(twin, Attention):
             continue
         mine, other = ours.value, twin.value

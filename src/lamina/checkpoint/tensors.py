@@ -10,7 +10,7 @@ import mmap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -18,6 +18,7 @@ from lamina.checkpoint.headers.files import HEADER_LIMIT, File
 from lamina.checkpoint.headers.table import Header, shown
 from lamina.errors import LaminaError
 from lamina.ops.blocks import BLOCKS, PIECE
+from lamina.ops.packed import Packed
 
 PLAIN: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -26,6 +27,7 @@ PLAIN: dict[str, torch.dtype] = {
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
@@ -50,6 +52,9 @@ class StoredTensor:
     format: str  # a key of PLAIN or of BLOCKS
     path: Path
     raw: torch.Tensor = field(repr=False, compare=False)  # uint8 [nbytes], a view of the memory map
+
+    transposed: ClassVar[bool] = False
+    """Whether the rows that are stored are the columns of `shape`."""
 
     @property
     def nbytes(self) -> int:
@@ -110,6 +115,15 @@ class StoredTensor:
             else:
                 self._fill(out, 0, PIECE if out.is_cpu else 64 * PIECE)
 
+    def packed(self, dtype: torch.dtype) -> Packed | None:
+        """A matrix or a stack of them as stored, a view of the memory map; None if it is stored in a plain format.
+
+        Units: `dtype` is what its values are to be given in
+        """
+        if self.format in PLAIN or len(self.shape) not in (2, 3):
+            return None
+        return Packed(BLOCKS[self.format], self.shape, [self.raw.view(*self.shape[:-1], -1)], dtype)
+
     @property
     def _is_view(self) -> bool:
         """Whether `read` needs no memory."""
@@ -146,7 +160,10 @@ class StoredTensor:
     def _unpack(self, start: int, stop: int, out: torch.Tensor) -> None:
         block = BLOCKS[self.format]
         raw = self.raw[start // block.elements * block.nbytes : stop // block.elements * block.nbytes]
-        block.dequantise(raw, out)
+        if stop > start:
+            Packed(block, (len(raw) // block.nbytes, block.elements), [raw.view(-1, block.nbytes)]).rows(
+                0, len(raw) // block.nbytes, out.view(-1, block.elements)
+            )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,13 @@ Chat = Annotated[
         help="Put the prompt in the model's chat template, or not (default: if it has one).",
     ),
 ]
+Speculate = Annotated[
+    int, typer.Option(min=0, metavar="K", help="Draft K tokens a step with the model's own heads, or with --draft.")
+]
+DraftModel = Annotated[
+    str | None,
+    typer.Option("--draft", metavar="SOURCE", show_default=False, help="A smaller model that drafts (--speculate)."),
+]
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="The system message of the chat.")]
 
 
@@ -39,6 +46,8 @@ def run(
     system: System = None,
     dtype: Dtype = None,
     device: Device = "cpu",
+    speculate: Speculate = 0,
+    draft: DraftModel = None,
     stats: Annotated[bool, typer.Option("--stats", help="Afterwards, say speed and bytes on stderr.")] = False,
 ) -> None:
     """Answer or continue a prompt. The text goes to stdout, everything else to stderr."""
@@ -57,7 +66,8 @@ def run(
         raise LaminaError(
             f"the prompt is {len(ids):,} tokens, and the model's context {model.arch.context:,}; shorten it"
         )
-    usage = complete(model, ids, options, min(room, options.max_new_tokens))
+    drafting = load_causal(draft, dtype, device) if draft else None
+    usage = complete(model, ids, options, min(room, options.max_new_tokens), speculate=speculate, draft=drafting)
     if stats:
         for line in usage.lines(model):
             say(line)
@@ -80,7 +90,7 @@ def prompt_ids(model: Any, text: str, chat: bool | None, system: str | None) -> 
     return model.tokenizer.encode(model.tokenizer.render(messages), special=False)
 
 
-def complete(model: Any, ids: list[int], options: SamplingOptions, most: int) -> Usage:
+def complete(model: Any, ids: list[int], options: SamplingOptions, most: int, **speculation: Any) -> Usage:
     """Streams the completion to stdout; what it has cost."""
     import lamina
 
@@ -90,6 +100,7 @@ def complete(model: Any, ids: list[int], options: SamplingOptions, most: int) ->
         max_new_tokens=most,
         stop=options.stop or (),
         **options.sampling,
+        **speculation,
     )
     ended = ""
     try:
@@ -97,7 +108,7 @@ def complete(model: Any, ids: list[int], options: SamplingOptions, most: int) ->
     finally:
         if not ended.endswith("\n"):
             print()
-    return Usage.of(generation.stats, len(ids) + most)
+    return Usage.of(generation.stats, len(ids) + most + speculation.get("speculate", 0))
 
 
 def write(pieces: Iterable[str]) -> str:

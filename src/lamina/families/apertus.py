@@ -5,10 +5,13 @@ Source: arXiv 2509.14233; xIELU: 2411.13010.
 
 from __future__ import annotations
 
+from typing import Any
+
 from lamina.arch import MLP, Architecture, QKNorm, RMSNorm
 from lamina.published import rope
-from lamina.published.common import Family, decoder, pre_norm, sizes
+from lamina.published.common import Family, attention_of, common_keys, decoder, pre_norm, rope_keys, sizes
 from lamina.published.config import Config
+from lamina.published.rules import ATTENTION, QK_NORMS, Layout, Rule, decoder_rules
 
 ROTARY = {
     "rope_type": "llama3",
@@ -35,4 +38,19 @@ def read(c: Config) -> Architecture:
     return decoder(c, "apertus", s, [block] * s.layers, norm)
 
 
-FAMILIES = (Family("apertus", ("apertus",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    mlp = next(op for op in arch.ops() if isinstance(op, MLP))
+    keys = common_keys(arch, "ApertusForCausalLM", feed_forward=mlp) | rope_keys(arch)
+    return {"model_type": "apertus", **keys, "attention_bias": attention_of(arch).bias}
+
+
+BLOCK = (
+    *ATTENTION,
+    *QK_NORMS,
+    *(Rule(f"mlp.{p}_proj", f"feed_forward.op.{p}_proj") for p in ("up", "down")),
+    *(Rule(f"mlp.act_fn.alpha_{p[0]}", f"feed_forward.op.activation.{p}") for p in ("positive", "negative")),
+    Rule("attention_layernorm", "mixer.before"),
+    Rule("feedforward_layernorm", "feed_forward.before"),
+)
+CONSTANTS = {"model.layers.{i}.mlp.act_fn.beta": 0.5, "model.layers.{i}.mlp.act_fn.eps": -1e-6}
+FAMILIES = (Family("apertus", ("apertus",), read, write, Layout(decoder_rules(BLOCK), constants=CONSTANTS)),)

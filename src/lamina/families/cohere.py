@@ -80,11 +80,31 @@ def write(arch: Architecture) -> dict[str, Any]:
     }
 
 
+def write_cohere(arch: Architecture) -> dict[str, Any]:
+    attention, keys = attention_of(arch), common_keys(arch, "CohereForCausalLM")
+    keys["layer_norm_eps"] = keys.pop("rms_norm_eps")
+    return keys | {
+        "model_type": "cohere",
+        **rope_keys(arch),
+        "attention_bias": attention.bias,
+        "use_qk_norm": attention.qk_norm is not None,
+        "logit_scale": arch.head.scale,
+    }
+
+
+def layout_cohere(arch: Architecture) -> Layout:
+    """Norms of queries and keys are published as a row for each head."""
+    attention = attention_of(arch)
+    rows = {"q": attention.heads, "k": attention.kv_heads}
+    norms = (Rule(f"self_attn.{p}_norm", f"parallel.op.mixer.{p}_norm", folded=count) for p, count in rows.items())
+    return Layout(decoder_rules((*_BLOCK, *norms)))
+
+
 _BLOCK = (
     Rule("input_layernorm", "parallel.before"),
     *(Rule(rule.theirs, "parallel.op." + rule.ours[0].replace(".op", "")) for rule in ATTENTION + GLU),
 )
 FAMILIES = (
-    Family("cohere", ("cohere",), read_cohere),
+    Family("cohere", ("cohere",), read_cohere, write_cohere, layout_cohere),
     Family("cohere2", ("cohere2",), read, write, Layout(decoder_rules(_BLOCK))),
 )

@@ -6,12 +6,15 @@ Source: the published configs and the reference's code.
 
 from __future__ import annotations
 
+from typing import Any
+
 from lamina.arch import Architecture, Attention, Block, Branch, LayerNorm, MoE, Parallel, RMSNorm
 from lamina.arch.base import Op
 from lamina.published import rope
-from lamina.published.common import Family, Sizes, decoder, sizes
+from lamina.published.common import Family, Sizes, attention_of, common_keys, decoder, rope_keys, sizes, windows
 from lamina.published.config import Config
-from lamina.published.experts import router, sparse_layers
+from lamina.published.experts import dense_of, layer_kinds, moe_of, router, shared_experts, sparse_blocks, sparse_layers
+from lamina.published.rules import ATTENTION, EXPERTS, GLU, ROUTER, SHARED, Layout, Rule, decoder_rules
 
 
 def _layers(c: Config, s: Sizes) -> tuple[list[str], list[bool]]:
@@ -69,4 +72,38 @@ def read(c: Config) -> Architecture:
     return decoder(c, "cohere2_moe", s, blocks, norm, tied=True, scale=c.float("logit_scale", 0.0625))
 
 
-FAMILIES = (Family("cohere2_moe", ("cohere2_moe",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    moe, (window, kinds) = moe_of(arch), windows(arch)
+    keys = common_keys(arch, "Cohere2MoeForCausalLM", feed_forward=dense_of(arch))
+    eps, dense = keys.pop("rms_norm_eps"), keys.pop("intermediate_size")
+    prefix = [attention_of(arch, i) for i, sparse in enumerate(sparse_blocks(arch)) if not sparse]
+    return {
+        "model_type": "cohere2_moe",
+        **keys,
+        **rope_keys(arch),
+        **layer_kinds(arch),
+        "rms_norm_eps" if isinstance(arch.norm, RMSNorm) else "layer_norm_eps": eps,
+        "attention_bias": attention_of(arch).bias,
+        "logit_scale": arch.head.scale,
+        "layer_types": kinds,
+        "sliding_window": window or 4096,
+        "prefix_dense_sliding_window_pattern": 1 if all(op.rotary for op in prefix) else 2,
+        "prefix_dense_intermediate_size": dense,
+        "intermediate_size": moe.expert.inner,
+        "num_experts": moe.router.experts,
+        "num_experts_per_tok": moe.router.active,
+        "norm_topk_prob": moe.router.normalise,
+        "expert_selection_fn": moe.router.score,
+        "num_shared_experts": shared_experts(moe),
+        "shared_expert_combination_strategy": "sum" if moe.scale == 1.0 else "average",
+    }
+
+
+BLOCK = (
+    Rule("input_layernorm", "parallel.before"),
+    *(
+        Rule(rule.theirs, "parallel.op." + rule.ours[0].replace(".op", ""))
+        for rule in ATTENTION + GLU + EXPERTS + ROUTER + SHARED
+    ),
+)
+FAMILIES = (Family("cohere2_moe", ("cohere2_moe",), read, write, Layout(decoder_rules(BLOCK))),)

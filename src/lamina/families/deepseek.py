@@ -13,7 +13,7 @@ from lamina.published import latent, rope, vision_more
 from lamina.published.common import Family, Sizes, decoder, pre_norm
 from lamina.published.config import Config
 from lamina.published.encoders import split
-from lamina.published.experts import mixture, router, sparse_layers
+from lamina.published.experts import mixture, moe_of, router, sparse_layers
 
 
 def blocks_around(
@@ -67,8 +67,30 @@ def read_v32(c: Config) -> Architecture:
     return blocks_around(c, "deepseek_v32", s, [op] * s.layers, _v3_mixture(c, s), sparse_layers(c, s.layers, 3))
 
 
+def write_v2(arch: Architecture) -> dict[str, Any]:
+    method = "greedy" if moe_of(arch).router.groups == 1 else "group_limited_greedy"
+    return {"model_type": "deepseek_v2", **latent.keys(arch, "DeepseekV2ForCausalLM"), "topk_method": method}
+
+
+def write_v3(arch: Architecture) -> dict[str, Any]:
+    return {
+        "model_type": "deepseek_v3",
+        **latent.keys(arch, "DeepseekV3ForCausalLM"),
+        "rope_interleave": latent.interleaved(arch),
+        "scoring_func": "sigmoid",
+        "topk_method": "noaux_tc",
+        "num_nextn_predict_layers": 0,
+    }
+
+
+def write_v32(arch: Architecture) -> dict[str, Any]:
+    said = latent.keys(arch, "DeepseekV32ForCausalLM") | latent.indexer_keys(arch)
+    del said["indexer_types"]  # each layer chooses by itself
+    return {"model_type": "deepseek_v32", **said, "topk_method": "noaux_tc", "num_nextn_predict_layers": 0}
+
+
 FAMILIES = (
-    Family("deepseek_v2", ("deepseek_v2",), read_v2),
-    Family("deepseek_v3", ("deepseek_v3", "kimi_k2", "kimi_k25"), read_v3),
-    Family("deepseek_v32", ("deepseek_v32",), read_v32),
+    Family("deepseek_v2", ("deepseek_v2",), read_v2, write_v2, latent.layout_of),
+    Family("deepseek_v3", ("deepseek_v3", "kimi_k2", "kimi_k25"), read_v3, write_v3, latent.layout_of),
+    Family("deepseek_v32", ("deepseek_v32",), read_v32, write_v32, latent.sparse_layout),
 )

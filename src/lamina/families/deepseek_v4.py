@@ -7,26 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina.arch import (
-    GLU,
-    Architecture,
-    Clamp,
-    CompressedAttention,
-    Compressor,
-    EntryIndexer,
-    HyperConnections,
-    MoE,
-    RMSNorm,
-)
-from lamina.errors import LaminaError
-from lamina.published import rope
+from lamina.arch import GLU, Architecture, Clamp, MoE, RMSNorm
+from lamina.published import compressed, streams
 from lamina.published.common import Family, Sizes, decoder, pre_norm, sizes
+from lamina.published.common import published as activation
+from lamina.published.compressed import RULES as ATTENTION
 from lamina.published.config import Config
-from lamina.published.experts import mixture, router
-
-SLIDING, SPARSE, HEAVY = "sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"
-BY_RATIO = {0: SLIDING, 4: SPARSE, 128: HEAVY}
-"""What the published compress_ratios mean."""
+from lamina.published.experts import PUBLISHED_SCORES, mixture, moe_of, router, router_keys
+from lamina.published.rules import Layout, Rule
 
 
 def read(c: Config) -> Architecture:
@@ -37,74 +25,20 @@ def read(c: Config) -> Architecture:
     c.data = c.data | {"intermediate_size": c.count("moe_intermediate_size", 2048)}  # no layer is dense
     c.only("num_key_value_heads", 1)
     s = sizes(c, kv_heads=1, head_dim=512, default_context=1048576)
-    norm, kinds, hashed = RMSNorm(eps=s.eps), _kinds(c, s.layers), _hashed(c, s.layers)
-    mixers, experts = _mixers(c, s, norm), _mixtures(c, s)
+    norm, kinds, hashed = RMSNorm(eps=s.eps), compressed.kinds(c, s.layers), _hashed(c, s.layers)
+    mixers, experts = compressed.mixers(c, s, norm), _mixtures(c, s)
     layers = list(zip(kinds, hashed, strict=True))
     made = {(kind, by_id): pre_norm(mixers[kind], experts[by_id], norm) for kind, by_id in set(layers)}
-    count, times, eps = c.count("hc_mult", 4), c.count("hc_sinkhorn_iters", 20), c.float("hc_eps", 1e-6)
-    stream = HyperConnections(count=count, iterations=times, eps=eps, norm=norm.replace(weight=False))
+    stream = streams.hyper_connections(c, s.eps)
     return decoder(c, "deepseek_v4", s, [made[layer] for layer in layers], norm).replace(stream=stream)
-
-
-def _kinds(c: Config, layers: int) -> list[str]:
-    """The kind of each layer: by name, or by how many tokens an entry stands for."""
-    kinds = [HEAVY if i < 2 or i % 2 == 0 else SPARSE for i in range(layers)]
-    if ratios := _listed(c, "compress_ratios", [], tuple(BY_RATIO), layers):
-        kinds = [BY_RATIO[ratio] for ratio in ratios]
-    listed = _listed(c, "layer_types", kinds, tuple(BY_RATIO.values()), layers)
-    if ratios and listed != kinds:
-        raise LaminaError(f"{c.where}: layer_types and compress_ratios disagree")
-    return listed
 
 
 def _hashed(c: Config, layers: int) -> list[bool]:
     """Which layers choose experts by token id."""
     first = c.count("num_hash_layers", 3, least=0)
     usual = ["hash_moe" if i < first else "moe" for i in range(layers)]
-    return [kind == "hash_moe" for kind in _listed(c, "mlp_layer_types", usual, ("hash_moe", "moe"), layers)]
-
-
-def _listed(c: Config, key: str, usual: list, known: tuple, layers: int) -> list:
-    """What a list says of each layer; a published one may go on with the prediction layers."""
-    listed = c.list(key, usual)
-    if listed and (len(listed) < layers or any(kind not in known for kind in listed)):
-        raise LaminaError(f"{c.where}: {key} needs {layers} entries, each of {', '.join(map(repr, known))}")
-    return listed[:layers]
-
-
-def _rotaries(c: Config, s: Sizes) -> list[Any]:
-    """Of windows, and of layers with entries: another base, and the scaling, that leaves scores as they are."""
-    share = c.float("partial_rotary_factor", c.count("qk_rope_head_dim", s.head_dim // 8) / s.head_dim)
-    found = dict(c.dict("rope_scaling", None) or c.dict("rope_parameters", None) or {})
-    main: dict[str, Any] = {"rope_theta": c.float("rope_theta", 10000.0)}
-    other = found | {"rope_theta": c.float("compress_rope_theta", 160000.0)}
-    if "main" in found and "compress" in found:
-        main, other = dict(found["main"]), dict(found["compress"])
-    if other.get("rope_type", other.get("type")) == "yarn":
-        other.setdefault("attention_factor", 1.0)
-    both = (values | {"partial_rotary_factor": share} for values in (main, other))
-    return [rope.rotary(c, values, s.head_dim, s.context, "interleaved") for values in both]
-
-
-def _mixers(c: Config, s: Sizes, norm: RMSNorm) -> dict[str, CompressedAttention]:
-    windows, entries = _rotaries(c, s)
-    plain = CompressedAttention(
-        heads=s.heads,
-        head_dim=s.head_dim,
-        query_latent=c.count("q_lora_rank", 1024),
-        window=c.count("sliding_window", 128),
-        output_groups=c.count("o_groups", 8),
-        output_rank=c.count("o_lora_rank", 1024),
-        rotary=windows,
-        norm=norm,
-    )
-    rates = Config(c.dict("compress_rates", {}), f"{c.where}: compress_rates")
-    sparse = Compressor(stride=rates.count(SPARSE, 4), overlap=True)
-    heavy = plain.replace(rotary=entries, compressor=Compressor(stride=rates.count(HEAVY, 128)))
-    rates.finish()
-    heads, dim, top_k = c.count("index_n_heads", 64), c.count("index_head_dim", 128), c.count("index_topk", 512)
-    chosen = EntryIndexer(heads=heads, head_dim=dim, top_k=top_k)
-    return {SLIDING: plain, SPARSE: heavy.replace(compressor=sparse, indexer=chosen), HEAVY: heavy}
+    kinds = compressed.listed(c, "mlp_layer_types", usual, ("hash_moe", "moe"), layers)
+    return [kind == "hash_moe" for kind in kinds]
 
 
 def _mixtures(c: Config, s: Sizes) -> dict[bool, MoE]:
@@ -117,4 +51,58 @@ def _mixtures(c: Config, s: Sizes) -> dict[bool, MoE]:
     return {False: moe, True: moe.replace(router=gate.replace(hashed=True, correction=False))}
 
 
-FAMILIES = (Family("deepseek_v4", ("deepseek_v4",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    moe, norm = moe_of(arch), arch.norm
+    assert norm
+    assert isinstance(moe.expert, GLU)
+    assert moe.expert.clamp
+    routers = [op.router for op in arch.ops() if isinstance(op, MoE)]
+    counts = router_keys(moe.router, "n_routed_experts")
+    del counts["n_group"], counts["topk_group"]
+    return {
+        "model_type": "deepseek_v4",
+        "architectures": ["DeepseekV4ForCausalLM"],
+        "vocab_size": arch.vocab,
+        "hidden_size": arch.width,
+        "num_hidden_layers": len(arch.blocks),
+        "hidden_act": activation(moe.expert.activation),
+        "max_position_embeddings": arch.context,
+        "rms_norm_eps": norm.eps,
+        "tie_word_embeddings": arch.head.tied,
+        "moe_intermediate_size": moe.expert.inner,
+        "mlp_layer_types": ["hash_moe" if gate.hashed else "moe" for gate in routers],
+        "scoring_func": next(name for name, score in PUBLISHED_SCORES.items() if score == moe.router.score),
+        "swiglu_limit": moe.expert.clamp.limit,
+        "num_nextn_predict_layers": 0,
+        **counts,
+        **compressed.keys(arch),
+        **streams.hyper_keys(arch),
+    }
+
+
+_GLU = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+BLOCK = (
+    *ATTENTION,
+    Rule("attn_norm", "mixer.before"),
+    Rule("ffn_norm", "feed_forward.before"),
+    Rule("ffn.gate.bias", "feed_forward.op.router.correction"),
+    Rule("ffn.gate.tid2eid", "feed_forward.op.router.by_token"),
+    Rule("ffn.gate", "feed_forward.op.router.gate"),
+    *(Rule(f"ffn.experts.{{e}}.{w}", f"feed_forward.op.experts.{name}") for w, name in _GLU.items()),
+    *(Rule(f"ffn.shared_experts.{w}", f"feed_forward.op.shared.{name}") for w, name in _GLU.items()),
+    *streams.around_branches("hc_attn_", "hc_ffn_"),
+)
+
+
+def _rules(root: str, embedding: str, end: str) -> tuple[Rule, ...]:
+    around = (Rule(embedding, "embedding.table"), Rule(f"{root}norm", "norm"), Rule("head", "head"))
+    return (*around, *(rule.within(f"{root}layers.{{i}}.", "blocks.{i}.") for rule in BLOCK), *streams.at_the_end(end))
+
+
+LAYOUT = Layout(
+    _rules("model.", "model.embed_tokens.weight", "model.hc_head.hc_"),
+    spellings=(),
+    skip={r"(model\.)?mtp\..*": "it predicts later tokens"},
+    others=(_rules("", "embed.weight", "hc_head_"),),
+)
+FAMILIES = (Family("deepseek_v4", ("deepseek_v4",), read, write, LAYOUT),)

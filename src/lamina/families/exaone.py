@@ -6,18 +6,21 @@ Source: arXiv 2507.11407.
 
 from __future__ import annotations
 
+from typing import Any
+
 from lamina.arch import Architecture, Block, Branch, QKNorm, RMSNorm
 from lamina.errors import LaminaError
-from lamina.published.common import Family, decoder, sizes
+from lamina.published.common import Family, attention_of, common_keys, decoder, rope_keys, sizes, windows
 from lamina.published.config import Config, shown
 from lamina.published.rope import LAYER_TYPES
+from lamina.published.rules import AFTER_NORMS, ATTENTION, GLU, QK_NORMS, Layout, decoder_rules
 
 
 def _layer_kinds(c: Config, layers: int, window: int | None) -> list[str]:
     """A pattern is a period, whose last layer sees everything, or letters: L for a window, G for none."""
     key = "sliding_window_pattern"
     spelt = isinstance(c.data.get(key), str)
-    letters = c.str(key) if spelt else "L" * (c.count(key, 4, most=1 << 12) - 1) + "G"
+    letters = c.str(key) if spelt else "L" * (c.count(key, 4, most=1 << 12, least=0) - 1) + "G"
     if not letters or set(letters) - {"L", "G"}:
         raise LaminaError(f"{c.where}: {key} is {shown(letters)}; a period or letters L and G are expected")
     local = [letters[i % len(letters)] == "L" and not (spelt and i == layers - 1) for i in range(layers)]
@@ -45,4 +48,16 @@ def read(c: Config) -> Architecture:
     return decoder(c, "exaone4", s, blocks, norm)
 
 
-FAMILIES = (Family("exaone4", ("exaone4",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    window, kinds = windows(arch)
+    return {
+        "model_type": "exaone4",
+        **common_keys(arch, "Exaone4ForCausalLM"),
+        **rope_keys(arch),
+        "sliding_window": window or (None if attention_of(arch).rotary else 4096),
+        "layer_types": kinds,
+    }
+
+
+LAYOUT = Layout(decoder_rules(ATTENTION + GLU + AFTER_NORMS + QK_NORMS))
+FAMILIES = (Family("exaone4", ("exaone4",), read, write, LAYOUT),)

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from lamina.arch import Architecture, Block, Branch, QKNorm, RMSNorm, Rotary
-from lamina.published import common, rope, vision
+from lamina.published import common, gemma, rope, vision
 from lamina.published.config import Config
 from lamina.published.encoders import split
 from lamina.published.rules import ATTENTION, GLU, MULTIMODAL, QK_NORMS, SANDWICH_NORMS, VISION, Layout
@@ -61,20 +61,10 @@ def read_gemma2(c: Config) -> Architecture:
 def read_gemma3(c: Config) -> Architecture:
     c, encoders = split(c, vision.siglip)
     s = _sizes(c, 262208, 131072)
-    rotary = {kind: rope.rotary(c, v, s.head_dim, s.context) for kind, v in two_bases(c).items()}
+    rotary = {kind: rope.rotary(c, v, s.head_dim, s.context) for kind, v in gemma.two_bases(c).items()}
     c.ignore("follows from layer_types", "_sliding_window_pattern")
     arch = _read(c, "gemma3", s, rotary, c.count("sliding_window_pattern", 6), (None, None), qk_norm=True)
     return arch.replace(encoders=encoders)
-
-
-def two_bases(c: Config) -> dict[str, dict[str, Any]]:
-    """Full layers have their own base and scaling; sliding layers a base of 10,000 and no scaling."""
-    new = rope.by_layer_type(c)
-    full = dict(new.get("full_attention") or {}) | (c.dict("rope_scaling", None) or {})
-    sliding = dict(new.get("sliding_attention") or {})
-    full.setdefault("rope_theta", c.float("rope_theta", 1_000_000.0))
-    sliding.setdefault("rope_theta", c.float("rope_local_base_freq", 10_000.0))
-    return {"full_attention": full, "sliding_attention": sliding}
 
 
 def _keys(arch: Architecture, architecture: str) -> dict[str, Any]:

@@ -9,46 +9,22 @@ import math
 from typing import Any
 
 from lamina.arch import (
+    GLU,
     AltUp,
     Architecture,
     Block,
     Branch,
     LaurelResidual,
     PerLayerInput,
-    PerLayerInputs,
     QKNorm,
     RMSNorm,
 )
-from lamina.errors import LaminaError
-from lamina.families.gemma import two_bases
-from lamina.published import rope
+from lamina.published import gemma, rope
 from lamina.published.common import Family, alternating, decoder, sizes, text_part
 from lamina.published.config import Config
-
-ACTIVATION = "gelu_pytorch_tanh"
-
-
-def each_layer(c: Config, key: str, default: Any) -> list:
-    """A key that holds a number for all layers or a list with one for each."""
-    layers, value = c.count("num_hidden_layers", most=1 << 12), c.data.get(key)
-    listed = default if value is None else value if isinstance(value, list) else [value] * layers
-    if len(listed) != layers or not all(isinstance(v, int | float) and v >= 0 for v in listed):
-        raise LaminaError(f"{c.where}: {key} needs a number, or one for each of the {layers} layers")
-    return listed
-
-
-def kv_sources(c: Config, kinds: list[str], shared: int) -> list[int | None]:
-    """For each layer, whose keys and values it reads: the last `shared` those of the last before them of their kind."""
-    first = len(kinds) - shared
-    own = {kind: i for i, kind in enumerate(kinds[: max(first, 0)])}
-    if shared and not set(kinds) <= set(own):
-        raise LaminaError(f"{c.where}: num_kv_shared_layers is {shared}, which leaves a layer type nothing to share")
-    return [None if i < first else own[kind] for i, kind in enumerate(kinds)]
-
-
-def per_layer_inputs(c: Config, layers: int, norm: RMSNorm, width: int) -> PerLayerInputs:
-    vocab = c.count("vocab_size_per_layer_input", 262144)
-    return PerLayerInputs(vocab=vocab, width=width, blocks=layers, scale=math.sqrt(width), norm=norm)
+from lamina.published.gemma import ACTIVATION, each_layer, kv_sources, per_layer_inputs, two_bases
+from lamina.published.rules import ATTENTION, QK_NORMS, SANDWICH_NORMS, Layout, Rule
+from lamina.published.rules import GLU as GLU_RULES
 
 
 def read(c: Config) -> Architecture:
@@ -91,10 +67,50 @@ def read(c: Config) -> Architecture:
         clip=c.float("altup_coef_clip", 120.0),
     )
     inputs = per_layer_inputs(c, s.layers, norm, width)
-    softcap, scale = c.float("final_logit_softcapping", 30.0), math.sqrt(s.width)
+    softcap = c.float("final_logit_softcapping", None if "final_logit_softcapping" in c.data else 30.0)
+    scale = math.sqrt(s.width)
     blocks = [made[layer] for layer in layers]
     arch = decoder(c, "gemma3n", s, blocks, norm, tied=True, embedding_scale=scale, softcap=softcap)
     return arch.replace(embedding=arch.embedding.replace(per_layer=inputs), stream=stream)
 
 
-FAMILIES = (Family("gemma3n", ("gemma3n_text", "gemma3n"), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    glus = [op for op in arch.ops() if isinstance(op, GLU)]
+    stream, laurel = arch.stream, arch.blocks[0].branches[0].residual
+    assert isinstance(stream, AltUp)
+    assert isinstance(laurel, LaurelResidual)
+    return {
+        "model_type": "gemma3n_text",
+        **gemma.keys(arch, "Gemma3nForCausalLM"),
+        **gemma.shared_keys(arch),
+        "intermediate_size": [glu.inner for glu in glus],
+        "activation_sparsity_pattern": [glu.sparsity or 0.0 for glu in glus],
+        "laurel_rank": laurel.rank,
+        "altup_num_inputs": stream.count,
+        "altup_active_idx": stream.active,
+        "altup_correct_scale": stream.output_scale,
+        "altup_coef_clip": stream.clip,
+    }
+
+
+BLOCK = (
+    *(ATTENTION + QK_NORMS + GLU_RULES + SANDWICH_NORMS + gemma.PER_LAYER),
+    Rule("laurel.linear_left", "mixer.residual.down_proj"),
+    Rule("laurel.linear_right", "mixer.residual.up_proj"),
+    Rule("laurel.post_laurel_norm", "mixer.residual.norm"),
+    Rule("altup.router_norm", "stream.norm"),
+    Rule("altup.modality_router", "stream.router"),
+    Rule("altup.prediction_coefs", "stream.predict"),
+    Rule("altup.correction_coefs", "stream.correct"),
+    Rule("altup.correct_output_scale", "stream.output_scale"),
+)
+
+
+def layout(arch: Architecture) -> Layout:
+    count = arch.stream.count if isinstance(arch.stream, AltUp) else 0
+    ends = {"altup_projections": "entering", "altup_unembed_projections": "joining"}
+    maps = (Rule(f"model.{name}.{i - 1}", f"{end}.maps.{i}") for name, end in ends.items() for i in range(1, count))
+    return gemma.layout(arch, BLOCK, (*gemma.PER_LAYER_INPUTS, *maps))
+
+
+FAMILIES = (Family("gemma3n", ("gemma3n_text", "gemma3n"), read, write, layout),)

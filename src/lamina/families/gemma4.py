@@ -1,5 +1,7 @@
 """Gemma 4: keys that are the values too, heads that are larger where there is no window, experts beside a GLU.
 
+The E models have per-layer inputs, and their last layers read the keys and values of earlier ones.
+
 Source: the published configs and the reference.
 """
 
@@ -11,50 +13,20 @@ from typing import Any
 from lamina.arch import (
     GLU,
     Architecture,
-    Attention,
     Block,
     Branch,
     MoE,
     Parallel,
     PerLayerInput,
-    QKNorm,
     RMSNorm,
     Router,
 )
-from lamina.families.gemma3n import ACTIVATION, kv_sources, per_layer_inputs
-from lamina.published import audio, rope, vision
-from lamina.published.common import Family, Sizes, alternating, decoder, sizes
+from lamina.published import audio, gemma, rope, vision
+from lamina.published.common import Family, Sizes, alternating, decoder, glu_of, sizes
 from lamina.published.config import Config
 from lamina.published.encoders import split
-
-FULL, SLIDING = rope.LAYER_TYPES
-
-
-def _attention(c: Config, s: Sizes) -> dict[str, Attention]:
-    """Of each layer type; the values of full attention are its keys, before the norm of each, if `attention_k_eq_v`."""
-    bias, same, norm = c.bool("attention_bias", False), c.bool("attention_k_eq_v", False), RMSNorm(eps=s.eps)
-    values = rope.by_layer_type(c)
-    full = {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6} | values.get(FULL, {})
-    sliding = {"rope_type": "default", "rope_theta": 1e4} | values.get(SLIDING, {})
-    large, groups = c.count("global_head_dim", 512), c.count("num_global_key_value_heads", s.kv_heads)
-    shared: dict[str, Any] = {"heads": s.heads, "scale": 1.0, "bias": bias, "output_bias": bias}
-    shared |= {"qk_norm": QKNorm(norm=norm), "value_norm": RMSNorm(eps=s.eps, weight=False)}
-    return {
-        FULL: Attention(
-            kv_heads=groups if same else s.kv_heads,
-            head_dim=large,
-            rotary=rope.rotary(c, full, large, s.context),
-            keys_as_values=same,
-            **shared,
-        ),
-        SLIDING: Attention(
-            kv_heads=s.kv_heads,
-            head_dim=s.head_dim,
-            rotary=rope.rotary(c, sliding, s.head_dim, s.context),
-            window=c.count("sliding_window", 512),
-            **shared,
-        ),
-    }
+from lamina.published.rules import ATTENTION, QK_NORMS, SANDWICH_NORMS, Layout, Rule
+from lamina.published.rules import GLU as GLU_RULES
 
 
 def _experts(c: Config, s: Sizes) -> MoE | None:
@@ -81,15 +53,17 @@ def _feed_forward(glu: GLU, experts: MoE | None, norm: RMSNorm) -> Branch:
 
 def read(c: Config) -> Architecture:
     c, encoders = split(c, vision.gemma4, audio.gemma4)
-    s = sizes(c, 1e-6, "hidden_activation", ACTIVATION, head_dim=256, kv_heads=4, default_context=131072, vocab=262144)
+    s = sizes(
+        c, 1e-6, "hidden_activation", gemma.ACTIVATION, head_dim=256, kv_heads=4, default_context=131072, vocab=262144
+    )
     c.only("use_bidirectional_attention", "vision")  # of image tokens; those of text look back
     c.ignore("an older name of moe_intermediate_size, which is what counts", "expert_intermediate_size")
     kinds = c.layer_types(s.layers, alternating(s.layers, 6, 5), rope.LAYER_TYPES)
-    kinds[-1] = FULL  # whatever the list says, as in the reference
-    sources = kv_sources(c, kinds, c.count("num_kv_shared_layers", 0, least=0))
-    norm, attention, experts = RMSNorm(eps=s.eps), _attention(c, s), _experts(c, s)
+    kinds[-1] = gemma.FULL  # whatever the list says, as in the reference
+    sources = gemma.kv_sources(c, kinds, c.count("num_kv_shared_layers", 0, least=0))
+    norm, attention, experts = RMSNorm(eps=s.eps), gemma.attentions(c, s, kinds), _experts(c, s)
     wide, width = c.bool("use_double_wide_mlp", False), c.count("hidden_size_per_layer_input", 256, least=0)
-    inputs = per_layer_inputs(c, s.layers, norm, width) if width else None
+    inputs = gemma.per_layer_inputs(c, s.layers, norm, width) if width else None
     c.ignore("there are no per-layer inputs", "vocab_size_per_layer_input")
 
     def block(kind: str, source: int | None) -> Block:
@@ -108,4 +82,30 @@ def read(c: Config) -> Architecture:
     return arch.replace(embedding=arch.embedding.replace(per_layer=inputs), encoders=encoders)
 
 
-FAMILIES = (Family("gemma4", ("gemma4_text", "gemma4"), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    found, moe = gemma.by_kind(arch), next((op for op in arch.ops() if isinstance(op, MoE)), None)
+    large = found[gemma.FULL]
+    inners = {op.inner for op in arch.ops() if isinstance(op, GLU)}
+    return {
+        "model_type": "gemma4_text",
+        **gemma.keys(arch, "Gemma4ForCausalLM"),
+        **gemma.shared_keys(arch),
+        "global_head_dim": large.head_dim,
+        "num_global_key_value_heads": large.kv_heads,
+        "attention_k_eq_v": large.keys_as_values,
+        "use_double_wide_mlp": inners > {glu_of(arch).inner},
+        "enable_moe_block": moe is not None,
+        "num_experts": moe and moe.router.experts,
+        "top_k_experts": moe and moe.router.active,
+        "moe_intermediate_size": moe and moe.expert.inner,
+    }
+
+
+BLOCK = (*ATTENTION, *QK_NORMS, *GLU_RULES, *SANDWICH_NORMS, *gemma.PER_LAYER, Rule("layer_scalar", "scale"))
+
+
+def layout(arch: Architecture) -> Layout:
+    return gemma.layout(arch, BLOCK + gemma.BESIDE, gemma.PER_LAYER_INPUTS)
+
+
+FAMILIES = (Family("gemma4", ("gemma4_text", "gemma4"), read, write, layout),)

@@ -5,12 +5,45 @@ Source: arXiv 2508.06471 (GLM-4.5), 2506.05767 (dots.llm1).
 
 from __future__ import annotations
 
+from typing import Any
+
 from lamina.arch import Architecture, QKNorm, RMSNorm
 from lamina.errors import LaminaError
-from lamina.published.common import Family, decoder, pre_norms, sizes
+from lamina.published.common import (
+    Family,
+    attention_of,
+    common_keys,
+    decoder,
+    pre_norms,
+    rope_keys,
+    sizes,
+    windows,
+)
 from lamina.published.config import Config
-from lamina.published.experts import mixture, router, sparse_layers
+from lamina.published.experts import (
+    dense_of,
+    mixture,
+    moe_of,
+    router,
+    router_keys,
+    shared_experts,
+    sparse_blocks,
+    sparse_layers,
+)
 from lamina.published.rope import LAYER_TYPES, parameters, rotary
+from lamina.published.rules import (
+    ATTENTION,
+    CORRECTION,
+    EXPERTS,
+    GLU,
+    PRE_NORMS,
+    QK_NORMS,
+    ROUTER,
+    SHARED,
+    Layout,
+    decoder_rules,
+    later_layers,
+)
 
 
 def read_glm4(c: Config) -> Architecture:
@@ -47,4 +80,40 @@ def read_dots1(c: Config) -> Architecture:
     return decoder(c, "dots1", s, pre_norms([made[kind] for kind in kinds], feed_forwards, norm), norm)
 
 
-FAMILIES = (Family("glm4_moe", ("glm4_moe",), read_glm4), Family("dots1", ("dots1",), read_dots1))
+def _keys(arch: Architecture, name: str) -> dict[str, Any]:
+    """What both say in the same words."""
+    moe = moe_of(arch)
+    return {
+        **common_keys(arch, name, feed_forward=dense_of(arch)),
+        **rope_keys(arch),
+        **router_keys(moe.router, "n_routed_experts"),
+        "attention_bias": attention_of(arch).bias,
+        "moe_intermediate_size": moe.expert.inner,
+        "n_shared_experts": shared_experts(moe),
+        "first_k_dense_replace": sparse_blocks(arch).index(True),
+    }
+
+
+def write_glm4(arch: Architecture) -> dict[str, Any]:
+    keys = _keys(arch, "Glm4MoeForCausalLM")
+    keys["rope_parameters"].setdefault("partial_rotary_factor", 1.0)  # half, where none is said
+    return {"model_type": "glm4_moe", **keys, "use_qk_norm": attention_of(arch).qk_norm is not None}
+
+
+def write_dots1(arch: Architecture) -> dict[str, Any]:
+    window, kinds = windows(arch)
+    keys = _keys(arch, "Dots1ForCausalLM")
+    return {"model_type": "dots1", **keys, "sliding_window": window, "layer_types": kinds}
+
+
+BLOCK = ATTENTION + QK_NORMS + PRE_NORMS + GLU + EXPERTS + ROUTER + CORRECTION + SHARED
+
+
+def layout(arch: Architecture) -> Layout:
+    return Layout(decoder_rules(BLOCK), skip=later_layers(len(arch.blocks)))
+
+
+FAMILIES = (
+    Family("glm4_moe", ("glm4_moe",), read_glm4, write_glm4, layout),
+    Family("dots1", ("dots1",), read_dots1, write_dots1, layout),
+)

@@ -1,16 +1,21 @@
 """Grok 2: experts beside a feed-forward that all tokens use, norms before and after, soft-caps everywhere.
 
 The published config calls itself `git`. Source: that config, and public code that serves it.
+Differs: the reference library has no such model, so a forward pass written by hand in the tests is what ours is
+compared with; that the published weights give sensible text was not seen. Published files hold an eighth of each
+expert, for as many devices; they are read once joined.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from lamina.arch import Architecture, Block, Branch, LengthTemperature, MoE, RMSNorm, Rotary
-from lamina.published.common import Family, decoder, sizes
+from lamina.published.common import Family, attention_of, common_keys, decoder, sizes
 from lamina.published.config import Config
-from lamina.published.experts import router
+from lamina.published.experts import moe_of, router
+from lamina.published.rules import ATTENTION, BLOCK_SPARSE, Layout, Rule, decoder_rules
 
 SCALING = ("original_max_position_embeddings", "scaling_factor", "extrapolation_factor", "attn_factor")
 
@@ -52,4 +57,35 @@ def read(c: Config) -> Architecture:
     )
 
 
-FAMILIES = (Family("grok", ("git",), read, signature="residual_moe"),)
+def write(arch: Architecture) -> dict[str, Any]:
+    attention, moe = attention_of(arch), moe_of(arch)
+    assert attention.rotary
+    return {
+        "model_type": "git",
+        **common_keys(arch, "Grok1ForCausalLM", feed_forward=moe.shared or moe.expert),
+        "moe_intermediate_size": moe.expert.inner,
+        "num_local_experts": moe.router.experts,
+        "num_experts_per_tok": moe.router.active,
+        "residual_moe": moe.shared is not None,
+        "rope_theta": attention.rotary.base,
+        "rope_type": "original",
+        "attn_temperature_len": attention.temperature.floor if attention.temperature else None,
+        "attn_logit_softcapping": attention.softcap,
+        "router_logit_softcapping": moe.router.softcap,
+        "final_logit_softcapping": arch.head.softcap,
+        "embedding_multiplier_scale": arch.embedding.scale,
+        "output_multiplier_scale": arch.head.scale,
+    }
+
+
+BLOCK = (
+    *(ATTENTION + BLOCK_SPARSE),
+    Rule("block_sparse_moe.gate", "feed_forward.op.router.gate"),
+    *(Rule(f"mlp.{p}_proj", f"feed_forward.op.shared.{p}_proj") for p in ("gate", "up", "down")),
+    Rule("pre_attn_norm", "mixer.before"),
+    Rule("post_attn_norm", "mixer.after"),
+    Rule("pre_moe_norm", "feed_forward.before"),
+    Rule("post_moe_norm", "feed_forward.after"),
+)
+
+FAMILIES = (Family("grok", ("git",), read, write, Layout(decoder_rules(BLOCK)), signature="residual_moe"),)

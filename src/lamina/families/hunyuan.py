@@ -1,15 +1,27 @@
-"""Hunyuan 3 (grouped queries) and 4 (sparse latent attention with sinks, four residual streams that do not mix).
+"""Hunyuan 3: grouped queries, and experts beside a shared one.
 
-Source: the published Hy3-preview and Hy4-preview configs and the reference's code.
+Source: the published Hy3-preview config and the reference's code.
 """
 
 from __future__ import annotations
 
-from lamina.arch import Architecture, Clamp, HyperConnections, LayerNorm, QKNorm, RMSNorm
-from lamina.published import latent, rope
-from lamina.published.common import Family, decoder, pre_norms, sizes
+from typing import Any
+
+from lamina.arch import Architecture, QKNorm, RMSNorm
+from lamina.published.common import Family, attention_of, common_keys, decoder, pre_norms, rope_keys, sizes
 from lamina.published.config import Config
-from lamina.published.experts import mixture, router, sparse_layers
+from lamina.published.experts import dense_of, layer_kinds, mixture, moe_of, router, shared_experts, sparse_layers
+from lamina.published.rules import (
+    ATTENTION,
+    EXPERTS,
+    GLU,
+    PRE_NORMS,
+    QK_NORMS,
+    Layout,
+    Rule,
+    decoder_rules,
+    later_layers,
+)
 
 PREDICTION = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_layers")
 
@@ -31,32 +43,32 @@ def read_v3(c: Config) -> Architecture:
     return decoder(c, "hy_v3", s, pre_norms([attention] * s.layers, feed_forwards, norm), norm)
 
 
-def read_v4(c: Config) -> Architecture:
-    s = latent.sizes(c, eps=1e-5, default_context=262144)
-    norm = RMSNorm(eps=s.eps)
-    c.ignore("training", "learnable_sink_init")
-    c.layer_types(s.layers, ["indexed_attention"] * s.layers, ("indexed_attention",))
-    op = latent.attention(c, s, plain=192, value=256, gate="elementwise", sinks=True)
-    op = latent.rotated(c, s, op, rope.parameters(c, 10000.0), "half")
-    if "indexer_types" not in c:
-        c.data["indexer_types"] = ["full" if i == 0 or i % 4 == 1 else "shared" for i in range(s.layers)]
-    own = latent.indexer(c, op.rotary, 16, norm=LayerNorm(eps=s.eps), rotated="last")
-    made = {shared: op.replace(indexer=own.replace(shared=shared)) for shared in (False, True)}
-    ops = [made[shared] for shared in latent.shared_choices(c, s.layers)]
-    limit = c.float("swiglu_limit", 10.0)
-    expert = s.glu().replace(clamp=Clamp(limit=limit) if limit > 0 else None)
-    gate = router(c, 256, 8, "sigmoid", scale=2.827, correction=True)
-    moe = mixture(c, s, gate, 768, shared=1, expert=expert)
-    moe = moe.replace(shared=moe.shared.replace(clamp=None) if moe.shared else None)
-    feed_forwards = [moe if sparse else s.glu() for sparse in sparse_layers(c, s.layers, 1)]
-    streams = HyperConnections(
-        count=c.count("hc_mult", 4, most=64),
-        iterations=0,
-        magnitude=c.float("hc_magnitude", 2.0),
-        eps=c.float("hc_eps", 1e-6),
-        norm=RMSNorm(eps=s.eps, weight=False),
-    )
-    return decoder(c, "hy_v4", s, pre_norms(ops, feed_forwards, norm), norm).replace(stream=streams)
+def write_v3(arch: Architecture) -> dict[str, Any]:
+    moe = moe_of(arch)
+    return {
+        "model_type": "hy_v3",
+        **common_keys(arch, "HYV3ForCausalLM", feed_forward=dense_of(arch)),
+        **rope_keys(arch),
+        **layer_kinds(arch),
+        "attention_bias": attention_of(arch).bias,
+        "num_experts": moe.router.experts,
+        "num_experts_per_tok": moe.router.active,
+        "num_shared_experts": shared_experts(moe),
+        "moe_intermediate_size": moe.expert.inner,
+        "router_scaling_factor": moe.router.scale,
+    }
 
 
-FAMILIES = (Family("hy_v3", ("hy_v3",), read_v3), Family("hy_v4", ("hy_v4",), read_v4))
+BLOCK = (
+    *(ATTENTION + QK_NORMS + PRE_NORMS + GLU + EXPERTS),
+    *(Rule(f"mlp.shared_mlp.{p}_proj", f"feed_forward.op.shared.{p}_proj") for p in ("gate", "up", "down")),
+    Rule("mlp.router.gate", "feed_forward.op.router.gate"),
+    Rule("mlp.expert_bias", "feed_forward.op.router.correction"),
+)
+
+
+def layout_v3(arch: Architecture) -> Layout:
+    return Layout(decoder_rules(BLOCK), skip=later_layers(len(arch.blocks)))
+
+
+FAMILIES = (Family("hy_v3", ("hy_v3",), read_v3, write_v3, layout_v3),)

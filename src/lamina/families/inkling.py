@@ -7,61 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina.arch import GLU, Architecture, LengthTemperature, MoE, QKNorm, RelativeAttention, RMSNorm, ShortFilter
+from lamina.arch import GLU, Architecture, MoE, QKNorm, RMSNorm, ShortFilter
 from lamina.arch.block import Block, Branch
-from lamina.errors import LaminaError
-from lamina.published.common import Family, Sizes, decoder, sizes, text_part
+from lamina.published.common import Family, Sizes, decoder, rounded, sizes, text_part
 from lamina.published.config import Config
-from lamina.published.experts import one_name, router, sparse_layers
+from lamina.published.experts import dense_of, moe_of, one_name, router, sparse_blocks, sparse_layers
+from lamina.published.inkling import ALIASES, attentions, keys, layer_kinds, layout, padded, temperature
+from lamina.published.rules import Layout, Rule, named
 
-KINDS = ("hybrid_sliding", "hybrid")
-ALIASES = {
-    "conv_kernel_size": ("sconv_kernel_size",),
-    "max_position_embeddings": ("model_max_length",),
-    "sliding_window_size": ("sliding_window",),
-    "logits_mup_width_multiplier": ("embedding_multiplier",),
-}
 PREDICTION = ("num_mtp_layers", "chain_hidden_post_norm", "mtp_hidden_states_first", "mtp_local_layer_ids")
 TRUE = ("use_sconv", "use_embed_norm", "use_global_scale", "use_gate_bias", "norm_after_topk", "shared_expert_sink")
-
-
-def layer_kinds(c: Config, layers: int) -> list[str]:
-    """Every sixth layer sees everything, unless the config lists those that have a window."""
-    local = c.list("local_layer_ids", [i for i in range(layers) if (i + 1) % 6])
-    return c.layer_types(layers, [KINDS[0] if i in local else KINDS[1] for i in range(layers)], KINDS)
-
-
-def attentions(c: Config, s: Sizes, usual: tuple[int, int, int], **fields: Any) -> dict[str, RelativeAttention]:
-    """Of each kind of layer; `usual` are the window, and the heads and key/value heads of layers that have one."""
-    window = c.count("sliding_window_size", usual[0])
-    full = RelativeAttention(
-        heads=s.heads,
-        kv_heads=s.kv_heads,
-        head_dim=s.head_dim,
-        relative_dim=c.count("d_rel", 16),
-        extent=c.count("rel_extent", 1024),
-        **fields,
-    )
-    own = {
-        "heads": c.count("swa_num_attention_heads", usual[1]),
-        "kv_heads": c.count("swa_num_key_value_heads", usual[2]),
-        "head_dim": c.count("swa_head_dim", 128),
-    }
-    return {"hybrid": full, "hybrid_sliding": full.replace(**own, window=window, extent=window)}
-
-
-def temperature(c: Config, floor: int | None) -> LengthTemperature | None:
-    floor, scale = c.count("log_scaling_n_floor", floor), c.float("log_scaling_alpha", 0.1)
-    return LengthTemperature(floor=floor, scale=scale, steps=False) if floor else None
-
-
-def padded(c: Config, arch: Architecture, eps: float, usual: int | None = None) -> Architecture:
-    """What is read of the table is normalised; logits of rows beyond `unpadded_vocab_size` are dropped."""
-    tokens = c.count("unpadded_vocab_size", usual) or arch.vocab
-    if tokens > arch.vocab:
-        raise LaminaError(f"{c.where}: unpadded_vocab_size ({tokens}) exceeds vocab_size ({arch.vocab})")
-    embedding, head = arch.embedding.replace(norm=RMSNorm(eps=eps)), arch.head.replace(padding=arch.vocab - tokens)
-    return arch.replace(embedding=embedding, head=head)
 
 
 def _feed_forwards(c: Config, s: Sizes) -> list[GLU | MoE]:
@@ -105,4 +60,37 @@ def read(c: Config) -> Architecture:
     return padded(c, arch, s.eps)
 
 
-FAMILIES = (Family("inkling", ("inkling_text", "inkling_mm_model"), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    moe = moe_of(arch)
+    return keys(arch, "InklingForCausalLM") | {
+        "model_type": "inkling_text",
+        "hidden_act": moe.expert.activation,
+        "intermediate_size": dense_of(arch).inner,
+        "moe_intermediate_size": moe.expert.inner,
+        "n_routed_experts": moe.router.experts,
+        "num_experts_per_tok": moe.router.active,
+        "n_shared_experts": moe.router.shared,
+        "route_scale": moe.router.scale,
+        "mlp_layer_types": ["sparse" if sparse else "dense" for sparse in sparse_blocks(arch)],
+        "logits_mup_width_multiplier": float(rounded(1 / arch.head.scale)),
+    }
+
+
+def _layout(arch: Architecture) -> Layout:
+    """Shared experts are published one by one, and what all are multiplied by with the router."""
+    shared, mlp = moe_of(arch).router.shared, "feed_forward.op."
+    folded = {"gate": shared, "up": shared, "down": -shared}
+    block = (
+        *(Rule(f"mlp.shared_experts.{p}_proj", f"{mlp}shared.{p}_proj.weight", folded=n) for p, n in folded.items()),
+        *named("mlp.", mlp, "gate_proj up_proj down_proj gate.e_score_correction_bias:router.correction"),
+        *named("mlp.", mlp, "gate:router.gate"),
+        *named("self_attn.", "mixer.op.", "q_norm k_norm"),
+    )
+    scales = (
+        Rule(f"model.layers.{i}.mlp.{'gate.' * sparse}global_scale", f"blocks.{i}.feed_forward.gate")
+        for i, sparse in enumerate(sparse_blocks(arch))
+    )
+    return layout(block, tuple(scales))
+
+
+FAMILIES = (Family("inkling", ("inkling_text", "inkling_mm_model"), read, write, _layout),)

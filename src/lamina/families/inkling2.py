@@ -19,12 +19,12 @@ from lamina.arch import (
     Squash,
 )
 from lamina.errors import LaminaError
-from lamina.families.inkling import ALIASES, attentions, layer_kinds, padded, temperature
 from lamina.published import vision_more
 from lamina.published.common import Family, Sizes, decoder, sizes
 from lamina.published.config import Config
 from lamina.published.encoders import split
 from lamina.published.experts import one_name, router
+from lamina.published.inkling import ALIASES, attentions, layer_kinds, padded, temperature
 
 MORE_ALIASES = ALIASES | {"moe_intermediate_size": ("intermediate_size",)}
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from lamina.arch import Architecture, Attention, MoE, QKNorm, RMSNorm
 from lamina.errors import LaminaError
-from lamina.published import rope
-from lamina.published.common import Family, Sizes, decoder, pre_norms, sizes
+from lamina.published import by_type, rope
+from lamina.published.common import Family, Sizes, attention_of, common_keys, decoder, pre_norms, sizes
 from lamina.published.config import Config
-from lamina.published.experts import router, sparse_layers
+from lamina.published.experts import dense_of, layer_kinds, moe_of, router, sparse_layers
+from lamina.published.rules import ATTENTION, EXPERTS, GLU, PRE_NORMS, QK_NORMS, ROUTER, Layout, Rule, decoder_rules
 
 ROTARY = {
     "full_attention": {"rope_theta": 500_000.0, "partial_rotary_factor": 0.5},
@@ -43,9 +44,7 @@ def _attentions(c: Config, s: Sizes) -> list[Attention]:
     heads = c.list("num_attention_heads_per_layer", [s.heads] * s.layers)
     if len(heads) != s.layers or any(not isinstance(h, int) or h < 1 for h in heads):
         raise LaminaError(f"{c.where}: num_attention_heads_per_layer needs {s.layers} whole numbers")
-    if missing := set(kinds) - set(said):
-        raise LaminaError(f"{c.where}: rope_parameters lacks {', '.join(sorted(missing))}, which layer_types has")
-    rotary = {kind: rope.rotary(c, said[kind], s.head_dim, s.context) for kind in set(kinds)}
+    rotary = by_type.rotaries(c, s, kinds, said)
     own = {"full_attention": {}, "sliding_attention": {"window": window}}
     return [
         s.attention(rotary=rotary[kind], **own[kind], **shared).replace(heads=h)
@@ -66,4 +65,29 @@ def read(c: Config) -> Architecture:
     return decoder(c, "laguna", s, pre_norms(_attentions(c, s), feed_forwards, norm), norm)
 
 
-FAMILIES = (Family("laguna", ("laguna",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    moe = moe_of(arch)
+    assert moe.shared
+    return {
+        "model_type": "laguna",
+        **common_keys(arch, "LagunaForCausalLM", feed_forward=dense_of(arch)),
+        **by_type.keys(arch, 512),
+        **layer_kinds(arch),
+        "gating": {"head": "per-head", "elementwise": "per-element"}[attention_of(arch).gate or ""],
+        "num_attention_heads_per_layer": [attention_of(arch, i).heads for i in range(len(arch.blocks))],
+        "num_experts": moe.router.experts,
+        "num_experts_per_tok": moe.router.active,
+        "moe_routed_scaling_factor": moe.router.scale,
+        "moe_router_logit_softcapping": moe.router.softcap or 0.0,
+        "moe_intermediate_size": moe.expert.inner,
+        "shared_expert_intermediate_size": moe.shared.inner,
+    }
+
+
+BLOCK = (
+    *(ATTENTION + QK_NORMS + PRE_NORMS + GLU + EXPERTS + ROUTER),
+    *(Rule(f"mlp.shared_expert.{p}_proj", f"feed_forward.op.shared.{p}_proj") for p in ("gate", "up", "down")),
+    Rule("self_attn.g_proj", "mixer.op.gate_proj"),
+    Rule("mlp.experts.e_score_correction_bias", "feed_forward.op.router.correction"),
+)
+FAMILIES = (Family("laguna", ("laguna",), read, write, Layout(decoder_rules(BLOCK))),)

@@ -6,13 +6,25 @@ queries of the others are sharpened with length (arXiv 2501.19399). Source: the 
 
 from __future__ import annotations
 
-from lamina.arch import Architecture, LengthTemperature, QKNorm, RMSNorm
+from typing import Any
+
+from lamina.arch import GLU, Architecture, LengthTemperature, QKNorm, RMSNorm
 from lamina.errors import LaminaError
 from lamina.published import vision
-from lamina.published.common import Family, decoder, pre_norms, sizes
+from lamina.published.common import (
+    Family,
+    attention_of,
+    common_keys,
+    decoder,
+    pick,
+    pre_norms,
+    rope_keys,
+    sizes,
+)
 from lamina.published.config import Config
 from lamina.published.encoders import split
-from lamina.published.experts import mixture, router
+from lamina.published.experts import mixture, moe_of, router, router_keys, sparse_blocks
+from lamina.published.rules import ATTENTION, COMPUTED, MULTIMODAL, PRE_NORMS, VISION, Layout, Rule, decoder_rules
 
 KINDS = ("full_attention", "chunked_attention")
 
@@ -56,4 +68,44 @@ def read(c: Config) -> Architecture:
     return arch.replace(encoders=encoders)
 
 
-FAMILIES = (Family("llama4", ("llama4", "llama4_text"), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    """A text config; a layer without experts and one without positions say what the others do not."""
+    moe, attentions = moe_of(arch), [attention_of(arch, i) for i in range(len(arch.blocks))]
+    dense = next((op.inner for op in arch.ops() if isinstance(op, GLU)), 16384)
+    normalised = any(a.qk_norm for a in attentions) or not any(a.rotary for a in attentions)
+    plain = [a.temperature for a in attentions if not a.rotary]
+    temperature = next((t for t in plain if t), LengthTemperature(floor=8192, scale=0.1))
+    return {
+        "model_type": "llama4_text",
+        **common_keys(arch, "Llama4ForCausalLM", feed_forward=moe.expert),
+        **rope_keys(arch),
+        **pick(router_keys(moe.router, "num_local_experts"), "num_local_experts", "num_experts_per_tok"),
+        "intermediate_size_mlp": dense,
+        "moe_layers": [i for i, has in enumerate(sparse_blocks(arch)) if has],
+        "attention_bias": attentions[0].bias,
+        "attention_chunk_size": next((a.chunk for a in attentions if a.chunk), None),
+        "layer_types": ["chunked_attention" if a.chunk else "full_attention" for a in attentions],
+        "no_rope_layers": [int(a.rotary is not None) for a in attentions],
+        "use_qk_norm": normalised,
+        "attn_temperature_tuning": None not in plain,
+        "floor_scale": temperature.floor,
+        "attn_scale": temperature.scale,
+    }
+
+
+PARTS = ("gate", "up", "down")
+MIXTURE = (
+    Rule("experts.gate_up_proj", "experts.gate_proj.weight", "experts.up_proj.weight", stacked=True, transpose=True),
+    Rule("experts.down_proj", "experts.down_proj.weight", stacked=True, transpose=True),
+    Rule("router", "router.gate"),
+    *(Rule(f"shared_expert.{p}_proj", f"shared.{p}_proj") for p in PARTS),
+    *(Rule(f"{p}_proj", f"{p}_proj") for p in PARTS),
+)
+FEED_FORWARD = tuple(rule.within("feed_forward.", "feed_forward.op.") for rule in MIXTURE)
+LAYOUT = Layout(
+    decoder_rules(ATTENTION + PRE_NORMS + FEED_FORWARD),
+    spellings=MULTIMODAL,
+    skip=COMPUTED | VISION,
+)
+
+FAMILIES = (Family("llama4", ("llama4", "llama4_text"), read, write, LAYOUT),)

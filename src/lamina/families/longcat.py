@@ -6,12 +6,14 @@ Source: arXiv 2509.01322 (the shortcut, identities among the experts), 2601.2120
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from lamina.arch import Architecture, Block, Branch, LatentAttention, MoE, NgramTables, Parallel, RMSNorm
 from lamina.published import latent, rope
 from lamina.published.common import Family, Sizes, decoder
 from lamina.published.config import Config
-from lamina.published.experts import mixture, respelt, router
+from lamina.published.experts import mixture, moe_of, respelt, router
+from lamina.published.rules import Layout, Rule, decoder_rules
 
 SPELT = {
     "num_hidden_layers": "num_layers",
@@ -63,4 +65,48 @@ def _ngrams(c: Config) -> NgramTables | None:
     return NgramTables(longest=longest, tables=tables, rows=rows) if ratio else None  # type: ignore[arg-type]
 
 
-FAMILIES = (Family("longcat_flash", ("longcat_flash", "longcat_flash_ngram"), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    op, moe = latent.attention_of(arch), moe_of(arch)
+    said = latent.keys(arch, "LongcatFlashForCausalLM")
+    said = {SPELT.get(key, key): value for key, value in said.items() if key not in UNSAID}
+    return {
+        "model_type": "longcat_flash",
+        **said,
+        "head_dim": op.rotary_dim,  # of which the reference makes its frequencies
+        "moe_topk": moe.router.active,
+        "n_routed_experts": moe.computing,
+        "zero_expert_num": moe.identities,
+        "mla_scale_q_lora": op.query_scale != 1.0,
+        "mla_scale_kv_lora": op.latent_scale != 1.0,
+    }
+
+
+UNSAID = ("num_experts_per_tok", "norm_topk_prob", "n_group", "topk_group", "n_shared_experts", "first_k_dense_replace")
+_MOE, _P = "parallel.op.feed_forward_2.", ("gate", "up", "down")
+BLOCK = (
+    *latent.attention_rules("self_attn.0."),
+    *latent.attention_rules("self_attn.1.", "mixer_2.op."),
+    *(Rule(f"mlps.0.{p}_proj", f"parallel.op.feed_forward.{p}_proj") for p in _P),
+    *(Rule(f"mlps.1.{p}_proj", f"feed_forward.op.{p}_proj") for p in _P),
+    *(Rule(f"mlp.experts.{{e}}.{p}_proj", f"{_MOE}experts.{p}_proj") for p in _P),
+    Rule("mlp.router.classifier", _MOE + "router.gate"),
+    Rule("mlp.router.e_score_correction_bias", _MOE + "router.correction"),
+    Rule("input_layernorm.0", "mixer.before"),
+    Rule("input_layernorm.1", "mixer_2.before"),
+    Rule("post_attention_layernorm.0", "parallel.before"),
+    Rule("post_attention_layernorm.1", "feed_forward.before"),
+)
+
+
+def layout(arch: Architecture) -> Layout:
+    """The reference has gates of its identities too, which it does not read."""
+    moe = moe_of(arch)
+    beyond = [str(e) for e in range(moe.computing, moe.router.experts)]
+    name, shape = "model.layers.{i}.mlp.experts.", (moe.expert.inner, arch.width)
+    blanks = {f"{name}{e}.{p}_proj.weight": shape for e in beyond for p in _P[:2]}
+    identity = rf"model\.layers\.\d+\.mlp\.experts\.({'|'.join(beyond)})\..*"
+    skip = {identity: "what returns its input has no weights", r"model\.mtp\..*": "it predicts later tokens"}
+    return Layout(decoder_rules(BLOCK), skip=skip, blanks=blanks)
+
+
+FAMILIES = (Family("longcat_flash", ("longcat_flash", "longcat_flash_ngram"), read, write, layout),)

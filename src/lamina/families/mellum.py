@@ -5,12 +5,14 @@ Source: the published Mellum2-12B config and the reference's code.
 
 from __future__ import annotations
 
+from typing import Any
+
 from lamina.arch import Architecture, QKNorm, RMSNorm
-from lamina.errors import LaminaError
-from lamina.published import rope
-from lamina.published.common import Family, decoder, pre_norms, sizes
+from lamina.published import by_type, rope
+from lamina.published.common import Family, common_keys, decoder, pick, pre_norms, sizes
 from lamina.published.config import Config
-from lamina.published.experts import mixture, router, sparse_layers
+from lamina.published.experts import dense_of, layer_kinds, mixture, moe_of, router, router_keys, sparse_layers
+from lamina.published.rules import ATTENTION, EXPERTS, GLU, PRE_NORMS, QK_NORMS, ROUTER, Layout, decoder_rules
 
 BASES = {"full_attention": 500_000.0, "sliding_attention": 10_000.0}
 PREDICTION = ("num_mtp_layers", "num_nextn_predict_layers", "mtp_layer_types", "mtp_mlp_layer_types")
@@ -23,11 +25,10 @@ def read(c: Config) -> Architecture:
     c.ignore("layer_types is what counts", "use_sliding_window", "max_window_layers")
     said = rope.by_layer_type(c) or {kind: {"rope_theta": base} for kind, base in BASES.items()}
     kinds = c.layer_types(s.layers, ["full_attention"] * s.layers, rope.LAYER_TYPES)
-    if missing := set(kinds) - set(said):
-        raise LaminaError(f"{c.where}: rope_parameters lacks {', '.join(sorted(missing))}, which layer_types has")
+    turned = by_type.rotaries(c, s, kinds, said)
     made = {
         kind: s.attention(
-            rotary=rope.rotary(c, said[kind], s.head_dim, s.context),
+            rotary=turned[kind],
             window=window if kind == "sliding_attention" else None,
             qk_norm=QKNorm(norm=norm),
             bias=bias,
@@ -40,4 +41,18 @@ def read(c: Config) -> Architecture:
     return decoder(c, "mellum", s, pre_norms([made[kind] for kind in kinds], feed_forwards, norm), norm)
 
 
-FAMILIES = (Family("mellum", ("mellum",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    moe = moe_of(arch)
+    return {
+        "model_type": "mellum",
+        **common_keys(arch, "MellumForCausalLM", feed_forward=dense_of(arch)),
+        **by_type.keys(arch, 1024),
+        **layer_kinds(arch),
+        **pick(router_keys(moe.router, "num_experts"), "num_experts", "num_experts_per_tok", "norm_topk_prob"),
+        "moe_intermediate_size": moe.expert.inner,
+    }
+
+
+SKIP = {r"mtp\..*": "multi-token-prediction layers are not built yet"}
+LAYOUT = Layout(decoder_rules(ATTENTION + QK_NORMS + PRE_NORMS + GLU + EXPERTS + ROUTER), skip=SKIP)
+FAMILIES = (Family("mellum", ("mellum",), read, write, LAYOUT),)

@@ -11,13 +11,16 @@ from typing import Any
 
 from lamina.arch import Architecture, Attention, RMSNorm
 from lamina.errors import LaminaError
-from lamina.published import rope
-from lamina.published.common import Family, Sizes, decoder, pre_norms, sizes
+from lamina.published import by_type, rope
+from lamina.published.common import Family, Sizes, common_keys, decoder, pre_norms, sizes
 from lamina.published.config import Config
-from lamina.published.experts import key_of, mixture, router, sparse_layers
+from lamina.published.experts import dense_of, key_of, layer_kinds, mixture, moe_of, router, router_keys, sparse_layers
+from lamina.published.rules import ATTENTION, CORRECTION, EXPERTS, GLU, PRE_NORMS, ROUTER, Layout, Rule, decoder_rules
 
 FULL, WINDOWED = rope.LAYER_TYPES
 PATTERN = {0: FULL, 1: WINDOWED}
+NUMBERS = {"num_attention_heads": "heads", "num_key_value_heads": "kv_heads", "head_dim": "head_dim"}
+NUMBERS |= {"v_head_dim": "values"}
 
 
 def _kinds(c: Config, layers: int) -> list[str]:
@@ -82,4 +85,28 @@ def read(c: Config) -> Architecture:
     return decoder(c, "mimo", s, pre_norms(mixers, feed_forwards, norm), norm)
 
 
-FAMILIES = (Family("mimo", ("mimo_v2_flash",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    ops, turned = by_type.attentions(arch), by_type.keys(arch, 129)
+    full, near = ops[FULL], ops[WINDOWED]
+    for values in turned["rope_parameters"].values():
+        values.setdefault("partial_rotary_factor", 1.0)
+    return {
+        "model_type": "mimo_v2_flash",
+        **common_keys(arch, "MiMoV2FlashForCausalLM", feed_forward=dense_of(arch)),
+        **turned,
+        **{key: getattr(full, field) for key, field in NUMBERS.items()},
+        **{f"swa_{key}": getattr(near, field) for key, field in NUMBERS.items()},
+        "attention_value_scale": full.value_scale,
+        "add_full_attention_sink_bias": full.sinks,
+        "add_swa_attention_sink_bias": near.sinks,
+        **layer_kinds(arch),
+        **router_keys(moe_of(arch).router, "n_routed_experts"),
+        "moe_intermediate_size": moe_of(arch).expert.inner,
+    }
+
+
+BLOCK = ATTENTION + GLU + PRE_NORMS + EXPERTS + ROUTER + CORRECTION
+SINKS = Rule("self_attn.attention_sink_bias", "mixer.op.sinks")
+SKIP = {r"model\.mtp\..*": "multi-token-prediction layers are not built yet"}
+LAYOUT = Layout(decoder_rules((*BLOCK, SINKS)), skip=SKIP)
+FAMILIES = (Family("mimo", ("mimo_v2_flash",), read, write, LAYOUT),)

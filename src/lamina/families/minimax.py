@@ -1,7 +1,7 @@
-"""MiniMax-M2 (softmax attention, experts in every layer) and MiniMax-M3 (block-sparse attention).
+"""MiniMax-M3: block-sparse attention, and experts of a clamped SwiGLU.
 
-Source: their published configs; the clamped SwiGLU of M3 is arXiv 2508.10925.
-Differs: the reference of M3 rotates whole heads where `partial_rotary_factor` is missing, whatever `rotary_dim`
+Source: the published config; the clamped SwiGLU is arXiv 2508.10925.
+Differs: the reference rotates whole heads where `partial_rotary_factor` is missing, whatever `rotary_dim`
 says; here a `rotary_dim` that says otherwise raises.
 """
 
@@ -9,77 +9,39 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina.arch import GLU, Architecture, BlockIndexer, Clamp, QKNorm, RMSNorm, Rotary
-from lamina.errors import LaminaError
-from lamina.published import rope, vision_more
-from lamina.published.common import Family, Sizes, decoder, pre_norm, pre_norms, sizes
+from lamina.arch import GLU, Architecture, Clamp, QKNorm, RMSNorm
+from lamina.published import block_sparse, vision_more
+from lamina.published.common import Family, attention_of, common_keys, decoder, pick, pre_norms, rope_keys, sizes
 from lamina.published.config import Config
 from lamina.published.encoders import split
-from lamina.published.experts import mixture, router, sparse_layers
+from lamina.published.experts import dense_of, layer_kinds, mixture, moe_of, router, router_keys, sparse_layers
+from lamina.published.rules import (
+    ATTENTION,
+    BLOCK_SPARSE,
+    CORRECTION,
+    MULTIMODAL,
+    PRE_NORMS,
+    QK_NORMS,
+    ROUTER,
+    VISION,
+    Layout,
+    Rule,
+    decoder_rules,
+    later_layers,
+)
+from lamina.published.rules import GLU as GLU_RULES
 
 MTP = "multi-token-prediction layers are not built yet"
-BASE = 5_000_000.0
-KINDS = {"full_attention": False, "minimax_m3_sparse": True}
+COUNTS = "num_local_experts", "num_experts_per_tok", "routed_scaling_factor"
 
 
-def read_m2(c: Config) -> Architecture:
-    s = sizes(c, kv_heads=8, head_dim=128, default_context=196608)
-    values, turned = rope.parameters(c, BASE), c.count("rotary_dim", None)
-    if turned:
-        values.setdefault("partial_rotary_factor", turned / s.head_dim)
-    norm = RMSNorm(eps=s.eps)
-    c.only("use_qk_norm", True)
-    c.only("qk_norm_type", "per_layer")
-    c.only("use_routing_bias", True)
-    c.only("shared_intermediate_size", 0)
-    c.ignore(MTP, "use_mtp", "mtp_transformer_layers", "num_mtp_modules")
-    attention = s.attention(
-        rotary=rope.rotary(c, values, s.head_dim, s.context), qk_norm=QKNorm(norm=norm, over="width")
-    )
-    chosen = router(c, experts=256, active=8, score="sigmoid", correction=True)
-    experts = mixture(c, s, chosen, inner=s.inner)
-    return decoder(c, "minimax_m2", s, [pre_norm(attention, experts, norm)] * s.layers, norm)
-
-
-def _indexer(c: Config, s: Sizes, rotary: Rotary, norm: RMSNorm) -> tuple[BlockIndexer, list[bool]]:
-    """The indexer, and which layers have one; `sparse_attention_config` is the older spelling."""
-    old: Config | None = c.sub("sparse_attention_config") if "sparse_attention_config" in c else None
-    c.dict("sparse_attention_config", None)
-
-    def number(new: str, name: str, usual: int, **bounds: Any) -> int:
-        value = c.count(new, usual, **bounds)
-        return old.count(name, value, **bounds) if old else value
-
-    indexer = BlockIndexer(
-        heads=number("index_n_heads", "sparse_num_index_heads", 4),
-        head_dim=number("index_head_dim", "sparse_index_dim", 128),
-        block=number("index_block_size", "sparse_block_size", 128),
-        top_k=number("index_topk_blocks", "sparse_topk_blocks", 16),
-        local=number("index_local_blocks", "sparse_local_block", 1, least=0),
-        rotary=rotary,
-        norm=norm,
-    )
-    listed = old.list("sparse_attention_freq", [0] * s.layers) if old else [0] * s.layers
-    usual = ["minimax_m3_sparse" if has else "full_attention" for has in listed]
-    sparse = [KINDS[kind] for kind in c.layer_types(s.layers, usual, KINDS)]
-    if old:
-        old.only("use_sparse_attention", True)
-        old.only("sparse_score_type", "max")
-        old.only("sparse_init_block", 0)
-        without = old.list("sparse_disable_index_value", [int(has) for has in sparse])
-        if any(has and not (i < len(without) and without[i]) for i, has in enumerate(sparse)):
-            raise LaminaError(f"{old.where}: an indexer with values (sparse_disable_index_value 0) is not known")
-        old.finish()
-    return indexer, sparse
-
-
-def read_m3(c: Config) -> Architecture:
+def read(c: Config) -> Architecture:
     c, encoders = split(c, vision_more.minimax)
     c.only("hidden_act", ("silu", "swigluoai"))
     c, ignored = Config(c.data | {"hidden_act": "silu"}, c.where), c.ignored  # the clamp below says the rest
     c.ignored = ignored
     s = sizes(c, kv_heads=4, head_dim=128, default_context=524288)
-    rotary = s.rotary(c, BASE)
+    rotary = s.rotary(c, 5_000_000.0)
     c.only("rotary_dim", rotary.dim)
     norm = RMSNorm(eps=s.eps, offset=1.0)
     for key, value in {"use_gemma_norm": True, "use_qk_norm": True, "qk_norm_type": "per_head"}.items():
@@ -88,7 +50,7 @@ def read_m3(c: Config) -> Architecture:
     c.only("attention_output_gate", False)
     c.only("n_shared_experts", 1)
     c.ignore(MTP, "num_mtp_modules")
-    indexer, chosen = _indexer(c, s, rotary, norm)
+    indexer, chosen = block_sparse.indexer(c, s.layers, rotary, norm)
     full = s.attention(rotary=rotary, qk_norm=QKNorm(norm=norm))
     clamp = Clamp(limit=c.float("swiglu_limit", 7.0), shift=1.0, slope=c.float("swiglu_alpha", 1.702))
     expert = GLU(inner=s.inner, clamp=clamp)
@@ -102,7 +64,53 @@ def read_m3(c: Config) -> Architecture:
     return arch.replace(encoders=encoders)
 
 
-FAMILIES = (
-    Family("minimax_m2", ("minimax_m2",), read_m2),
-    Family("minimax_m3", ("minimax_m3_vl", "minimax_m3_vl_text"), read_m3),
+def write(arch: Architecture) -> dict[str, Any]:
+    """The text decoder's."""
+    moe, dense, rotary = moe_of(arch), dense_of(arch), attention_of(arch).rotary
+    assert rotary and moe.shared and isinstance(moe.expert, GLU) and moe.expert.clamp
+    return {
+        "model_type": "minimax_m3_vl_text",
+        **common_keys(arch, "MiniMaxM3VLForCausalLM", feed_forward=moe.expert),
+        **rope_keys(arch),
+        **pick(router_keys(moe.router, COUNTS[0]), *COUNTS),
+        **layer_kinds(arch),
+        **block_sparse.keys(arch),
+        "rotary_dim": rotary.dim,
+        "dense_intermediate_size": dense.inner,
+        "shared_intermediate_size": moe.shared.inner,
+        "swiglu_limit": moe.expert.clamp.limit,
+        "swiglu_alpha": moe.expert.clamp.slope,
+    }
+
+
+def _fused(theirs: str, ours: str, suffix: str = ".weight") -> tuple[Rule, ...]:
+    """A feed-forward whose gate and up are one matrix; of experts, where there is no suffix."""
+    both = (f"{ours}.{p}_proj.weight" for p in ("gate", "up"))
+    down = Rule(f"{theirs}.down_proj{suffix}", f"{ours}.down_proj.weight", stacked=not suffix)
+    return Rule(f"{theirs}.gate_up_proj{suffix}", *both, stacked=not suffix), down
+
+
+OP = "feed_forward.op"
+SAME = ATTENTION + QK_NORMS + PRE_NORMS
+BLOCK = (
+    *(SAME + ROUTER + CORRECTION + block_sparse.rules("indexer.")),
+    *_fused("mlp", OP),
+    *_fused("mlp.experts", f"{OP}.experts", ""),
+    *_fused("mlp.shared_experts", f"{OP}.shared"),
 )
+PUBLISHED = (
+    *(SAME + GLU_RULES + BLOCK_SPARSE + block_sparse.rules("index_")),
+    *(Rule(f"block_sparse_moe.shared_experts.{p}_proj", f"{OP}.shared.{p}_proj") for p in ("gate", "up", "down")),
+    Rule("block_sparse_moe.gate", f"{OP}.router.gate"),
+    Rule("block_sparse_moe.e_score_correction_bias", f"{OP}.router.correction"),
+)
+
+
+def layout(arch: Architecture) -> Layout:
+    """The reference's text decoder; published checkpoints name their tensors otherwise."""
+    skip = {r"patch_merge_mlp\..*": "the image encoder is not part of this model"} | VISION
+    skip |= later_layers(len(arch.blocks))
+    return Layout(decoder_rules(BLOCK), spellings=MULTIMODAL, skip=skip, others=(decoder_rules(PUBLISHED),))
+
+
+FAMILIES = (Family("minimax_m3", ("minimax_m3_vl", "minimax_m3_vl_text"), read, write, layout),)

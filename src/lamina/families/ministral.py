@@ -5,10 +5,13 @@ Source: arXiv 2601.08584; the growth of queries is that of Llama 4, counted from
 
 from __future__ import annotations
 
+from typing import Any
+
 from lamina.arch import Architecture, RMSNorm
 from lamina.published import latent, rope
-from lamina.published.common import Family, decoder, pre_norm, sizes
+from lamina.published.common import Family, attention_of, common_keys, decoder, pre_norm, sizes
 from lamina.published.config import Config
+from lamina.published.rules import ATTENTION, GLU, MULTIMODAL, PRE_NORMS, VISION, Layout, decoder_rules
 
 ROTARY = {
     "rope_type": "yarn",
@@ -33,4 +36,18 @@ def read(c: Config) -> Architecture:
     return decoder(c, "ministral3", s, [pre_norm(attention, s.glu(), norm)] * s.layers, norm)
 
 
-FAMILIES = (Family("ministral3", ("ministral3",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    attention = attention_of(arch)
+    written = rope.written(attention.rotary, attention.head_dim) if attention.rotary else {}
+    if (growth := attention.temperature) is not None:
+        written |= {"llama_4_scaling_beta": growth.scale, "original_max_position_embeddings": growth.floor}
+    return {
+        "model_type": "ministral3",
+        **common_keys(arch, "Ministral3ForCausalLM"),
+        "rope_parameters": written,
+        "sliding_window": attention.window,
+    }
+
+
+LAYOUT = Layout(decoder_rules(ATTENTION + GLU + PRE_NORMS), spellings=MULTIMODAL, skip=VISION)
+FAMILIES = (Family("ministral3", ("ministral3",), read, write, LAYOUT),)

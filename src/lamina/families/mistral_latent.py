@@ -1,4 +1,4 @@
-"""Mistral with latent attention: Large 3 and Small 4, and Large 4 (sparse, its frequencies and temperature learned).
+"""Mistral with latent attention: Large 3 and Small 4.
 
 Source: the published configs and reference.
 """
@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina.arch import Architecture, LayerNorm, LearnedTemperature, RMSNorm
-from lamina.errors import LaminaError
+from lamina.arch import Architecture
 from lamina.families.deepseek import blocks_around
-from lamina.published import latent, rope, vision
-from lamina.published.common import Family, Sizes
+from lamina.published import latent, vision
+from lamina.published.common import Family
 from lamina.published.config import Config
 from lamina.published.encoders import split
 from lamina.published.experts import mixture, router, sparse_layers
+from lamina.published.rules import GLU, PRE_NORMS, ROUTER, SHARED, Layout, Rule
 
-SMALL_ROTARY = {
+ROTARY = {
     "rope_type": "yarn",
     "rope_theta": 10000.0,
     "factor": 128.0,
@@ -25,26 +25,14 @@ SMALL_ROTARY = {
     "mscale_all_dim": 1.0,
     "llama_4_scaling_beta": 0.1,
 }
-LARGE_ROTARY = {
-    "rope_type": "yarn",
-    "rope_theta": 10000.0,
-    "factor": 2048.0,
-    "original_max_position_embeddings": 512,
-    "attention_factor": 1.0,
-}
 """What configs mean that say nothing of rotary embeddings."""
 
 
-def _rotary(c: Config, usual: dict[str, Any]) -> dict[str, Any]:
-    said = any(key in c for key in ("rope_parameters", "rope_scaling", "rope_theta"))
-    return rope.parameters(c, 10000.0) if said else dict(usual)
-
-
-def read_small(c: Config) -> Architecture:
+def read(c: Config) -> Architecture:
     c, encoders = split(c, vision.pixtral)
     s = latent.sizes(c, default_context=1048576)
     op = latent.attention(c, s, query_latent=1024, latent=256, plain=64)
-    values = _rotary(c, SMALL_ROTARY)
+    values = latent.rotary_or(c, ROTARY)
     values.setdefault("partial_rotary_factor", op.rotary_dim / op.head_dim)
     op = op.replace(temperature=latent.length_temperature(c, values))
     op = latent.rotated(c, s, op, values, latent.layout(c), dim=op.head_dim)
@@ -53,52 +41,23 @@ def read_small(c: Config) -> Architecture:
     return arch.replace(encoders=encoders)
 
 
-def read_large(c: Config) -> Architecture:
-    c, encoders = split(c, vision.pixtral)
-    s = latent.sizes(c, eps=1e-5, default_context=1048576)
-    c.only("norm_topk_prob", True)
-    c.only("rope_interleave", True)
-    c.layer_types(s.layers, ["indexed_attention"] * s.layers, ("indexed_attention",))
-    learned = LearnedTemperature()
-    op = latent.attention(c, s, query_latent=None, plain=64, norm=RMSNorm(eps=s.eps), temperature=learned)
-    if op.query_latent:
-        raise LaminaError(f"{c.where}: q_lora_rank is {op.query_latent}; queries of this model_type have no latent")
-    turned = latent.rotated(c, s, op, _rotary(c, LARGE_ROTARY))
-    assert turned.rotary
-    turned = turned.replace(rotary=turned.rotary.replace(learned=True))
-    unturned = op.replace(plain_dim=op.head_dim, rotary_dim=0, scale=turned.scale)
-    interval = c.count("no_rope_layer_interval", 4)
-    turn = c.list("no_rope_layers", [int((i + 1) % interval != 0) for i in range(s.layers)])
-    if len(turn) < s.layers or any(t not in (0, 1) for t in turn):
-        raise LaminaError(f"{c.where}: no_rope_layers needs {s.layers} entries of 0 or 1 (1: the layer is rotated)")
-    index = latent.indexer(c, None, query_norm=LayerNorm(eps=1e-6), temperature=learned)
-    shared, sources = latent.shared_choices(c, s.layers), _sources(c, s, turn)
-    ops = []
-    for i in range(s.layers):
-        base = turned if turn[i] else unturned
-        indexer = index.replace(rotary=base.rotary, shared=shared[i])
-        ops.append(base.replace(indexer=indexer, kv_from=sources[i]))
-    moe = mixture(c, s, router(c, 128, 4), 6144, shared=1)
-    softcap = c.float("final_logit_softcapping", 30.0)
-    arch = blocks_around(c, "mistral_large4", s, ops, moe, sparse_layers(c, s.layers, 1), softcap=softcap)
-    return arch.replace(encoders=encoders)
+def write(arch: Architecture) -> dict[str, Any]:
+    op = latent.attention_of(arch)
+    said = latent.keys(arch, "Mistral4ForCausalLM") | {"rope_interleave": latent.interleaved(arch)}
+    return {"model_type": "mistral4", **said, "rope_parameters": latent.rotary_keys(op, op.head_dim)}
 
 
-def _sources(c: Config, s: Sizes, turn: list[int]) -> list[int | None]:
-    """The block whose latents each layer reads; None where it has its own."""
-    sources = c.list("kv_source_layers", list(range(s.layers)))
-    if len(sources) != s.layers:
-        raise LaminaError(f"{c.where}: kv_source_layers has {len(sources)} entries for {s.layers} layers")
-    for i, source in enumerate(sources):
-        if not isinstance(source, int) or not 0 <= source <= i or sources[source] != source or turn[source] != turn[i]:
-            raise LaminaError(
-                f"{c.where}: kv_source_layers[{i}] is {source}; expected is the layer itself or an earlier one "
-                "that has its own, and is rotated if it is"
-            )
-    return [None if source == i else source for i, source in enumerate(sources)]
-
-
-FAMILIES = (
-    Family("mistral4", ("mistral4",), read_small),
-    Family("mistral_large4", ("mistral_large4", "mistral_large4_text"), read_large),
+_EXPERTS = "feed_forward.op.experts."
+STACKED = (
+    Rule("mlp.experts.gate_up_proj", _EXPERTS + "gate_proj.weight", _EXPERTS + "up_proj.weight", stacked=True),
+    Rule("mlp.experts.down_proj", _EXPERTS + "down_proj.weight", stacked=True),
 )
+"""Experts as one tensor for all of them."""
+_BLOCK = latent.attention_rules() + GLU + PRE_NORMS + ROUTER + SHARED + STACKED
+
+
+def layout(arch: Architecture) -> Layout:
+    return latent.layout_of(arch, _BLOCK)
+
+
+FAMILIES = (Family("mistral4", ("mistral4",), read, write, layout),)

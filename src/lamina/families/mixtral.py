@@ -5,10 +5,13 @@ Source: arXiv 2401.04088.
 
 from __future__ import annotations
 
+from typing import Any
+
 from lamina.arch import Architecture, RMSNorm
-from lamina.published.common import Family, decoder, pre_norm, sizes
+from lamina.published.common import Family, attention_of, common_keys, decoder, pick, pre_norm, rope_keys, sizes
 from lamina.published.config import Config
-from lamina.published.experts import mixture, router
+from lamina.published.experts import mixture, moe_of, router, router_keys
+from lamina.published.rules import ATTENTION, BLOCK_SPARSE, PRE_NORMS, Layout, Rule, decoder_rules
 
 
 def read(c: Config) -> Architecture:
@@ -19,4 +22,18 @@ def read(c: Config) -> Architecture:
     return decoder(c, "mixtral", s, [pre_norm(attention, experts, norm)] * s.layers, norm)
 
 
-FAMILIES = (Family("mixtral", ("mixtral",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    moe = moe_of(arch)
+    return {
+        "model_type": "mixtral",
+        **common_keys(arch, "MixtralForCausalLM", feed_forward=moe.expert),
+        **rope_keys(arch),
+        **pick(router_keys(moe.router, "num_local_experts"), "num_local_experts", "num_experts_per_tok"),
+        "sliding_window": attention_of(arch).window,
+    }
+
+
+ROUTER = Rule("block_sparse_moe.gate", "feed_forward.op.router.gate")
+LAYOUT = Layout(decoder_rules((*ATTENTION, *PRE_NORMS, *BLOCK_SPARSE, ROUTER)))
+
+FAMILIES = (Family("mixtral", ("mixtral",), read, write, LAYOUT),)

@@ -6,12 +6,15 @@ Differs: the reference (transformers 5.23.0) keeps the short longrope factors be
 
 from __future__ import annotations
 
-from lamina.arch import Architecture, LayerNorm, Router
+from typing import Any
+
+from lamina.arch import Architecture, LayerNorm, LongRopeScaling, Router
 from lamina.errors import LaminaError
 from lamina.published import rope
-from lamina.published.common import Family, Sizes, decoder, pre_norm, sizes
+from lamina.published.common import Family, Sizes, attention_of, common_keys, decoder, pre_norm, rope_keys, sizes
 from lamina.published.config import Config
-from lamina.published.experts import TRAINING, mixture
+from lamina.published.experts import TRAINING, mixture, moe_of
+from lamina.published.rules import ATTENTION, BLOCK_SPARSE, PRE_NORMS, Layout, Rule, decoder_rules
 
 
 def _rotary(c: Config, s: Sizes) -> rope.Rotary:
@@ -43,4 +46,24 @@ def read(c: Config) -> Architecture:
     return decoder(c, "phimoe", s, [block] * s.layers, norm, bias=c.bool("lm_head_bias", False))
 
 
-FAMILIES = (Family("phimoe", ("phimoe",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    attention, moe = attention_of(arch), moe_of(arch)
+    keys = {**common_keys(arch, "PhimoeForCausalLM", feed_forward=moe.expert), **rope_keys(arch)}
+    if attention.rotary and isinstance(scaling := attention.rotary.scaling, LongRopeScaling):
+        keys["rope_parameters"] |= dict.fromkeys(("short_mscale", "long_mscale"), scaling.attention_factor)
+    return {
+        "model_type": "phimoe",
+        **keys,
+        "num_local_experts": moe.router.experts,
+        "num_experts_per_tok": moe.router.active,
+        "router_jitter_noise": moe.router.sparse_mixer,
+        "attention_bias": attention.bias,
+        "lm_head_bias": arch.head.bias,
+        "sliding_window": attention.window,
+    }
+
+
+ROUTER = Rule("block_sparse_moe.gate", "feed_forward.op.router.gate")
+LAYOUT = Layout(decoder_rules((*ATTENTION, *PRE_NORMS, *BLOCK_SPARSE, ROUTER)))
+
+FAMILIES = (Family("phimoe", ("phimoe",), read, write, LAYOUT),)

@@ -5,9 +5,12 @@ Source: the published Seed-OSS-36B config and the reference's code.
 
 from __future__ import annotations
 
+from typing import Any
+
 from lamina.arch import Architecture, RMSNorm
-from lamina.published.common import Family, decoder, pre_norm, sizes
+from lamina.published.common import Family, attention_of, common_keys, decoder, glu_of, pre_norm, rope_keys, sizes
 from lamina.published.config import Config
+from lamina.published.rules import ATTENTION, GLU, PRE_NORMS, Layout, decoder_rules
 
 
 def read(c: Config) -> Architecture:
@@ -20,4 +23,16 @@ def read(c: Config) -> Architecture:
     return decoder(c, "seed_oss", s, [block] * s.layers, norm)
 
 
-FAMILIES = (Family("seed_oss", ("seed_oss",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    attention = attention_of(arch)
+    return {
+        "model_type": "seed_oss",
+        **common_keys(arch, "SeedOssForCausalLM"),
+        **rope_keys(arch),
+        "attention_bias": attention.bias,
+        "attention_out_bias": attention.output_bias,
+        "mlp_bias": glu_of(arch).bias,
+    }
+
+
+FAMILIES = (Family("seed_oss", ("seed_oss",), read, write, Layout(decoder_rules(ATTENTION + GLU + PRE_NORMS))),)

@@ -6,13 +6,24 @@ Source: arXiv 2602.17004.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from lamina.arch import Architecture, Block, Branch, QKNorm, RMSNorm
 from lamina.arch.base import Op
-from lamina.published.common import Family, alternating, decoder, sizes
+from lamina.published.common import (
+    Family,
+    alternating,
+    attention_of,
+    common_keys,
+    decoder,
+    rope_keys,
+    sizes,
+    windows,
+)
 from lamina.published.config import Config
-from lamina.published.experts import mixture, router, sparse_layers
+from lamina.published.experts import dense_of, mixture, moe_of, router, shared_experts, sparse_blocks, sparse_layers
 from lamina.published.rope import LAYER_TYPES
+from lamina.published.rules import ATTENTION, EXPERTS, GLU, QK_NORMS, SHARED, Layout, Rule, decoder_rules
 
 
 def read(c: Config) -> Architecture:
@@ -39,4 +50,33 @@ def read(c: Config) -> Architecture:
     return decoder(c, "trinity", s, [made[key] for key in layers], norm, embedding_scale=scale)
 
 
-FAMILIES = (Family("trinity", ("afmoe",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    moe, (window, kinds) = moe_of(arch), windows(arch)
+    return {
+        "model_type": "afmoe",
+        **common_keys(arch, "AfmoeForCausalLM", feed_forward=dense_of(arch)),
+        **rope_keys(arch),
+        "attention_bias": attention_of(arch).bias,
+        "layer_types": kinds,
+        "sliding_window": window or 1024,
+        "mup_enabled": arch.embedding.scale != 1.0,
+        "num_dense_layers": sparse_blocks(arch).index(True),
+        "num_experts": moe.router.experts,
+        "num_experts_per_tok": moe.router.active,
+        "num_shared_experts": shared_experts(moe),
+        "moe_intermediate_size": moe.expert.inner,
+        "route_scale": moe.router.scale,
+    }
+
+
+BLOCK = (
+    *(ATTENTION + QK_NORMS + GLU + EXPERTS + SHARED),
+    Rule("self_attn.gate_proj", "mixer.op.gate_proj"),
+    Rule("mlp.router.gate", "feed_forward.op.router.gate"),
+    Rule("mlp.expert_bias", "feed_forward.op.router.correction"),
+    Rule("input_layernorm", "mixer.before"),
+    Rule("post_attention_layernorm", "mixer.after"),
+    Rule("pre_mlp_layernorm", "feed_forward.before"),
+    Rule("post_mlp_layernorm", "feed_forward.after"),
+)
+FAMILIES = (Family("trinity", ("afmoe",), read, write, Layout(decoder_rules(BLOCK))),)

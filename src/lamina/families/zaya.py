@@ -5,6 +5,8 @@ Source: arXiv 2511.17127; the published config.
 
 from __future__ import annotations
 
+from typing import Any
+
 from lamina.arch import (
     AffineResidual,
     Architecture,
@@ -19,11 +21,29 @@ from lamina.arch import (
 )
 from lamina.errors import LaminaError
 from lamina.published import rope
-from lamina.published.common import Family, Sizes, decoder, sizes
+from lamina.published.common import Family, Sizes, common_keys, decoder, sizes
 from lamina.published.config import Config
+from lamina.published.experts import moe_of
+from lamina.published.rules import PRE_NORMS, Layout, Rule, decoder_rules, named
 
 BASES = {"hybrid": 5_000_000.0, "hybrid_sliding": 10_000.0}
 """The layer types, with and without a window, and the usual bases of their rotary embeddings."""
+ROUTER, EXPERTS = "feed_forward.op.router.", "feed_forward.op.experts."
+SCALED = "residual_bias:stream_bias residual_scale:stream_scale hidden_states_bias:output_bias "
+SCALED += "hidden_states_scale:output_scale"
+BLOCK = (
+    *PRE_NORMS,
+    *named("self_attn.", "mixer.op.", "o_proj qk_norm.temp:key_scale qkv_proj.q_proj:q_proj qkv_proj.k_proj:k_proj"),
+    *named("self_attn.qkv_proj.v_proj_", "mixer.op.", "current:v_proj delayed:delayed_v_proj"),
+    *named("self_attn.qkv_proj.conv_qk_", "mixer.op.", "depthwise grouped"),
+    *named("mlp.gate.", ROUTER, "balancing_biases:correction down_proj:mlp.down_proj router_states_scale:mlp.carry"),
+    *named("mlp.gate.router_mlp.", ROUTER + "mlp.", "norm fc1:layers.0 fc2:layers.1 out_proj:gate"),
+    *named("post_attention_residual_scale.", "mixer.residual.", SCALED),
+    *named("post_mlp_residual_scale.", "feed_forward.residual.", SCALED),
+    Rule("mlp.experts.gate_up_proj", EXPERTS + "gate_proj.weight", EXPERTS + "up_proj.weight", stacked=True),
+    Rule("mlp.experts.down_proj", EXPERTS + "down_proj.weight", stacked=True),
+)
+LAYOUT = Layout(decoder_rules(BLOCK) + named("model.input_hidden_states_", "embedding.affine.", "bias scale"))
 
 
 def _rotary(c: Config, s: Sizes, kind: str) -> Rotary:
@@ -75,4 +95,25 @@ def read(c: Config) -> Architecture:
     return arch.replace(embedding=arch.embedding.replace(affine=True))
 
 
-FAMILIES = (Family("zaya", ("zaya",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    ops = [op for op in arch.ops() if isinstance(op, CompressedConvolutionalAttention)]
+    op, moe, kinds = ops[0], moe_of(arch), ["hybrid_sliding" if op.window else "hybrid" for op in ops]
+    assert moe.router.mlp
+    turned = {kind: rope.written(op.rotary, op.head_dim) for kind, op in zip(kinds, ops, strict=True) if op.rotary}
+    keys = common_keys(arch, "ZayaForCausalLM", feed_forward=moe.expert, attention=op)
+    keys["moe_intermediate_size"] = keys.pop("intermediate_size")
+    return keys | {
+        "model_type": "zaya",
+        "num_experts": moe.computing,
+        "router_hidden_size": moe.router.mlp.width,
+        "attention_bias": op.bias,
+        "cca_time0": op.depthwise,
+        "cca_time1": op.grouped,
+        "sliding_window": next((op.window for op in ops if op.window), None),
+        "layer_types": kinds,
+        "rope_parameters": turned,
+        "lm_head_bias": arch.head.bias,
+    }
+
+
+FAMILIES = (Family("zaya", ("zaya",), read, write, LAYOUT),)

@@ -14,6 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from lamina.errors import LaminaError
 from lamina.generation.prompts import Prompts, read_prompts
 from lamina.generation.sampling import Sampling, generators, sample, seen_tokens, whole
+from lamina.generation.speculative import Chooser, Drafter, HeadDrafter, ModelDrafter
+from lamina.generation.speculative import speculate as speculated
 from lamina.generation.stops import StopText, read_stops
 
 Finished: TypeAlias = Literal["stop", "length", "eos"]
@@ -85,6 +87,8 @@ class Stats:
     prefill_seconds: float = 0.0  # up to and including the first token of every row
     decode_seconds: float = 0.0
     state_bytes: int = 0
+    drafted: int = 0  # tokens guessed by speculation, and how many of them stood
+    accepted: int = 0
 
     @property
     def prefill_rate(self) -> float:
@@ -95,6 +99,11 @@ class Stats:
     def decode_rate(self) -> float:
         """New tokens a second after each row's first, which the prefill gave (0 before the second)."""
         return (self.new_tokens - self.rows) / self.decode_seconds if self.decode_seconds else 0.0
+
+    @property
+    def acceptance(self) -> float:
+        """How many of the drafted tokens stood (0 if none were drafted)."""
+        return self.accepted / self.drafted if self.drafted else 0.0
 
 
 @dataclass(slots=True)
@@ -145,13 +154,17 @@ class Generation(Iterator[Token]):
         stops: Sequence[str],
         capacity: int,
         prefill_chunk: int,
+        speculate: int = 0,
+        draft: Model | None = None,
     ):
         self.prompts, self.several = prompts, several
         self.stats = Stats(rows=len(prompts), prompt_tokens=sum(map(len, prompts)))
         self._model, self._sampling, self._stops = model, sampling, stops
         self._max_new_tokens, self._capacity, self._chunk = max_new_tokens, capacity, prefill_chunk
         self._eos = frozenset(model.eos_ids)
-        self._tokens = self._run() if max_new_tokens else iter(())
+        self._speculate, self._draft = speculate, draft
+        run = self._run_speculating if speculate else self._run
+        self._tokens = run() if max_new_tokens else iter(())
 
     def __next__(self) -> Token:
         return next(self._tokens)
@@ -179,6 +192,45 @@ class Generation(Iterator[Token]):
             self._decode(batch, running)
             self.stats.decode_seconds += time.perf_counter() - started
 
+    def _run_speculating(self) -> Iterator[Token]:
+        """One prompt after the other: their states would soon differ in length."""
+        for index, prompt in enumerate(self.prompts):
+            row = _Row(index, self._stream(), StopText(self._stops))
+            yield from self._speculated(prompt, row)
+
+    def _speculated(self, prompt: list[int], row: _Row) -> Iterator[Token]:
+        chooser = Chooser(self._sampling, generators(self._sampling, 1)[0])
+        count, room = self._speculate, self._capacity + self._speculate
+        with torch.inference_mode():
+            if self._draft is None:
+                drafter: Drafter = HeadDrafter(self._model, room, count)
+            else:
+                drafter = ModelDrafter(self._draft, room, count)
+        setting = {"count": count, "limit": self._max_new_tokens, "capacity": room, "chunk": self._chunk}
+        outcomes = speculated(self._model, drafter, prompt, chooser, **setting)
+        while True:
+            started = time.perf_counter()
+            with torch.inference_mode():
+                outcome = next(outcomes, None)
+            if row.new:
+                self.stats.decode_seconds += time.perf_counter() - started
+            else:
+                self.stats.prefill_seconds += time.perf_counter() - started
+            if outcome is None:
+                return
+            self.stats.drafted += outcome.drafted
+            self.stats.accepted += len(outcome.ids) - 1
+            self.stats.state_bytes = outcome.state_bytes
+            for id in outcome.ids:
+                self.stats.new_tokens += 1
+                token = self._token(row, id)
+                yield token
+                if token.finished:
+                    return
+
+    def _stream(self) -> Any:
+        return self._model.tokenizer.stream() if self._model.tokenizer else None
+
     @torch.inference_mode()
     def _prefill(self) -> _Batch:
         """Read the prompts, at most `prefill_chunk` tokens of each at a time, and choose the first tokens.
@@ -198,9 +250,8 @@ class Generation(Iterator[Token]):
             logits = model(padded.to(device), state, lengths=uneven, last=True)
         assert logits is not None
         self.stats.state_bytes = state.nbytes
-        streams = [model.tokenizer.stream() if model.tokenizer else None for _ in self.prompts]
         batch = _Batch(
-            rows=[_Row(index, stream, StopText(self._stops)) for index, stream in enumerate(streams)],
+            rows=[_Row(index, self._stream(), StopText(self._stops)) for index in range(len(self.prompts))],
             state=state,
             generators=[] if sampling.greedy else generators(sampling, len(self.prompts)),
             seen=None
@@ -256,8 +307,15 @@ def generate(
     stop: str | Sequence[str] = (),
     capacity: int | None = None,
     prefill_chunk: int = 512,
+    speculate: int = 0,
+    draft: Model | None = None,
 ) -> Generation:
     """Continue one prompt or several, token by token; several give the same as each alone.
+
+    With `speculate`, so many tokens are drafted a step, by the model's own heads for later tokens or by a `draft`
+    model of the same vocabulary, and one pass says which of them stand: the tokens are those of plain decoding (in
+    distribution, if they are sampled), `stats.acceptance` says how many of the drafted stood. Several prompts are then
+    continued one after the other.
 
     A row ends with the model's end-of-sequence token, a stop string (itself not part of the text) or
     `max_new_tokens`. Everything is checked here, and computed when the tokens are asked for.
@@ -267,6 +325,7 @@ def generate(
     Raises: LaminaError for whatever cannot be done as asked
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    _check_speculation(model, speculate, draft)
     whole("max_new_tokens", max_new_tokens, "a whole number, 0 or more", least=0)
     whole("prefill_chunk", prefill_chunk, "a whole number of tokens, 1 or more", least=1)
     stops = read_stops(stop)
@@ -293,7 +352,23 @@ def generate(
         stops=stops,
         capacity=capacity or needed,
         prefill_chunk=prefill_chunk,
+        speculate=speculate,
+        draft=draft,
     )
+
+
+def _check_speculation(model: Model, speculate: int, draft: Model | None) -> None:
+    """Raises: LaminaError if nothing can draft, or what is drafted is of another vocabulary."""
+    whole("speculate", speculate, "a whole number of tokens, 0 (no speculation) or more", least=0)
+    if draft is not None and not speculate:
+        raise LaminaError("a draft model is given, but speculate is 0: say how many tokens it drafts a step")
+    if speculate and draft is None and model.arch.prediction is None:
+        raise LaminaError("this model has no heads for later tokens to speculate with: give a draft model")
+    if draft is not None and draft.arch.vocab != model.arch.vocab:
+        raise LaminaError(
+            f"the draft model has a vocabulary of {draft.arch.vocab} tokens and the model one of {model.arch.vocab}; "
+            "they must be the same"
+        )
 
 
 def complete(model: Model, prompt: Prompts, **options: Any) -> str | list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from lamina.arch.norm import RMSNorm as RMSNormValue
 from lamina.nn.registry import reads
 from lamina.ops.linear import FEW, linear, neighbours
 from lamina.ops.norm import rms_norm
+from lamina.ops.packed import Packed
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -30,8 +31,18 @@ reads(RMSNormValue, "eps offset weight weight_first")
 reads(LayerNormValue, "eps bias")
 
 
+@runtime_checkable
+class Packable(Protocol):
+    """A module that computes with some of its weights, which it names, whatever they are stored as."""
+
+    packable: ClassVar[tuple[str, ...]]
+
+
 class Linear(nn.Module):
     """A projection, computed with whatever its weight is stored as."""
+
+    packable: ClassVar = ("weight",)
+    weight: nn.Parameter | Packed
 
     def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
@@ -41,6 +52,12 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
+
+
+class Starting(nn.Module):
+    """A module some of whose own parameters begin at a number (`starts`, by name) where others begin at random."""
+
+    starts: ClassVar[Mapping[str, float]] = {}
 
 
 class Part(nn.Module):
@@ -53,7 +70,8 @@ class Part(nn.Module):
         """Each projection of x; for a few tokens as one product, where the weights are neighbours."""
         parts: list[Linear] = [self._modules[name] for name in self.joined]  # type: ignore[misc]
         many = x.numel() > FEW * x.shape[-1] or torch.is_grad_enabled()
-        if many or (whole := self._whole([part.weight for part in parts])) is None:
+        weights = [part.weight for part in parts if isinstance(part.weight, nn.Parameter)]
+        if many or len(weights) < len(parts) or (whole := self._whole(weights)) is None:
             return [part(x) for part in parts]
         out = linear(x, whole).split([part.outputs for part in parts], -1)
         return [y if part.bias is None else y + part.bias for y, part in zip(out, parts, strict=True)]

@@ -7,10 +7,12 @@ from torch import nn
 
 from lamina.arch import Architecture
 from lamina.errors import LaminaError
-from lamina.nn.basic import LayerNorm, Part, RMSNorm
+from lamina.nn.basic import LayerNorm, Part, RMSNorm, Starting
 from lamina.nn.decoder import Decoder, Model
 from lamina.nn.recursive import Recursive
+from lamina.nn.router import Router
 from lamina.nn.understood import check
+from lamina.ops.packed import Packed
 
 DTYPES = {"float64", "float32", "bfloat16", "float16"}
 
@@ -57,12 +59,23 @@ def empty(arch: Architecture, dtype: str | torch.dtype | None = None, device: st
         torch.set_default_dtype(before)
     device = torch_device(device)
     if device.type != "meta":
-        _allocate(model, device)
+        allocate(model, device)
     return model
 
 
-def _allocate(model: nn.Module, device: torch.device) -> None:
-    """Gives every parameter its memory, those of joined projections side by side."""
+def weights(model: nn.Module) -> dict[str, nn.Parameter | Packed]:
+    """Every weight by name, whatever it is stored as."""
+    packed = {name: module for name, module in model.named_modules() if isinstance(module, Packed)}
+    return dict(model.named_parameters()) | packed
+
+
+def tables(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds besides weights: whole numbers by name."""
+    return {name: buffer for name, buffer in model.named_buffers() if buffer.dtype == torch.int64}
+
+
+def allocate(model: nn.Module, device: torch.device) -> None:
+    """Gives every parameter and table that has none its memory, those of joined projections side by side."""
     for part in model.modules():
         if isinstance(part, Part) and part.joined:
             for leaf in ("weight", "bias"):
@@ -71,6 +84,9 @@ def _allocate(model: nn.Module, device: torch.device) -> None:
         for leaf, parameter in module._parameters.items():
             if parameter is not None and parameter.is_meta:
                 _place([(module, leaf)], device)
+        for leaf, table in module._buffers.items():
+            if table is not None and table.is_meta:
+                module._buffers[leaf] = torch.empty_like(table, device=device)
 
 
 def _place(owners: list[tuple[nn.Module, str]], device: torch.device) -> None:
@@ -103,6 +119,11 @@ def build(
         for module in model.modules()
         if isinstance(module, RMSNorm | LayerNorm)
     }
+    starting = (module for module in model.modules() if isinstance(module, Starting))
+    neutral |= {id(getattr(module, name)): at for module in starting for name, at in module.starts.items()}
+    for module in model.modules():
+        if isinstance(module, Router):
+            module.spread()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if id(parameter) in neutral:

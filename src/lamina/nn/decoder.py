@@ -6,40 +6,57 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lamina.arch import Architecture
-from lamina.arch.mixers import Attention, CrossAttention
+from lamina.arch.mixers import Attention, CrossAttention, LatentAttention
 from lamina.arch.model import Causal, MaskedDiffusion
 from lamina.arch.model import Embedding as EmbeddingValue
 from lamina.arch.model import Head as HeadValue
 from lamina.arch.position import LearnedPositions
 from lamina.errors import LaminaError
+from lamina.nn import streams
 from lamina.nn.basic import norm
 from lamina.nn.block import blocks
+from lamina.nn.per_layer import PerLayerInputs
+from lamina.nn.prediction import heads
 from lamina.nn.registry import reads
-from lamina.nn.state import Fresh, State, Stateful
+from lamina.nn.state import Fresh, State, states
 from lamina.nn.step import Step
-from lamina.ops.linear import linear
+from lamina.ops.linear import linear, lookup
+from lamina.ops.packed import Packed
 
-reads(Architecture, "name family embedding blocks norm head objective recursion context")
-reads(EmbeddingValue, "vocab width placeholders scale positions task")
-reads(HeadValue, "tied scale softcap bias")
+reads(Architecture, "name family embedding blocks norm head objective recursion context prediction stream")
+reads(EmbeddingValue, "vocab width placeholders scale positions task per_layer affine norm")
+reads(HeadValue, "tied scale softcap bias padding")
 reads(LearnedPositions, "length")
 reads(Causal)
 reads(MaskedDiffusion, "mask_token")
 
 
+class Affine(nn.Module):
+    """(x + bias) * scale, number by number. Shapes: x [... D] -> [... D]"""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.bias, self.scale = nn.Parameter(torch.empty(width)), nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.bias) * self.scale
+
+
 class Embedding(nn.Module):
-    """scale * (table[id] + position).
+    """affine(scale * (norm(table[id]) + position)); what goes to the blocks themselves is left in the step.
 
     Shapes: ids [B T] -> [B T D]
     """
+
+    packable: ClassVar = ("table",)
+    table: nn.Parameter | Packed
 
     def __init__(self, value: EmbeddingValue) -> None:
         super().__init__()
@@ -47,15 +64,23 @@ class Embedding(nn.Module):
         learned = value.positions
         self.positions = nn.Parameter(torch.empty(learned.length, value.width)) if learned else None
         self.scale = value.scale
+        self.norm = norm(value.norm, value.width)
+        self.affine = Affine(value.width) if value.affine else None
+        self.per_layer = PerLayerInputs(value.per_layer, value.width) if value.per_layer else None
 
     def forward(self, ids: Int[Tensor, "B T"], step: Step) -> Float[Tensor, "B T D"]:
-        x = F.embedding(ids, self.table)
+        x = lookup(ids, self.table)
+        x = x if self.norm is None else self.norm(x)
         if self.positions is not None:
             last = max(start + n for start, n in zip(step.starts, step.lengths, strict=True))
             if last > len(self.positions):
                 raise LaminaError(f"{last} tokens pass the {len(self.positions)} learned positions of this model")
             x = x + self.positions[step.positions.clamp(max=len(self.positions) - 1)]
-        return x if self.scale == 1.0 else x * self.scale
+        x = x if self.scale == 1.0 else x * self.scale
+        x = x if self.affine is None else self.affine(x)
+        if self.per_layer is not None:
+            self.per_layer(ids, x, step)
+        return x
 
 
 class Head(nn.Module):
@@ -64,15 +89,21 @@ class Head(nn.Module):
     Shapes: x [B T D] -> [B T vocab]
     """
 
+    packable: ClassVar = ("weight",)
+    weight: nn.Parameter | Packed | None
+
     def __init__(self, value: HeadValue, vocab: int, width: int) -> None:
         super().__init__()
         self.weight = None if value.tied else nn.Parameter(torch.empty(vocab, width))
         self.bias = nn.Parameter(torch.empty(vocab)) if value.bias else None
         self.vocab, self.scale, self.softcap = vocab, value.scale, value.softcap
+        self.tokens = vocab - value.padding
 
-    def forward(self, x: Float[Tensor, "B T D"], table: Tensor) -> Float[Tensor, "B T vocab"]:
-        weight = table[: self.vocab] if self.weight is None else self.weight
-        logits = linear(x, weight, self.bias).float()
+    def forward(self, x: Float[Tensor, "B T D"], table: Tensor | Packed) -> Float[Tensor, "B T vocab"]:
+        weight: Tensor | Packed | None = self.weight
+        if weight is None:
+            weight = table.cut(0, self.vocab) if isinstance(table, Packed) else table[: self.vocab]
+        logits = linear(x, weight, self.bias)[..., : self.tokens].float()
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
@@ -128,7 +159,9 @@ class Model(nn.Module):
         super().__init__()
         self.arch = arch
         self.embedding = Embedding(arch.embedding)
-        self.blocks = blocks(arch.blocks, arch.width)
+        self.entering = streams.entering(arch.stream, arch.width)
+        self.blocks = blocks(arch.blocks, arch.width, arch.stream, arch.vocab + arch.embedding.placeholders)
+        self.joining = streams.joining(arch.stream, arch.width)
         self.norm = norm(arch.norm, arch.width)
         self.head = Head(arch.head, arch.vocab, arch.width)
 
@@ -168,8 +201,15 @@ class Decoder(Model):
     made with `init_state`. Attention looks back only, or both ways if the objective says so.
     """
 
-    def init_state(self, batch: int = 1, capacity: int | None = None) -> State:
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__(arch)
+        self.frequencies = _frequencies(arch)
+        self.prediction = heads(arch.prediction, arch.width) if arch.prediction else None
+
+    def init_state(self, batch: int = 1, capacity: int | None = None, rewind: int = 0) -> State:
         """An empty state for `batch` rows of at most `capacity` tokens (the model's context if not given).
+
+        The last `rewind` tokens can be taken back (`State.rewind`); windows hold as many more for that.
 
         Raises: LaminaError for sizes below one, or where attention looks both ways and nothing can be kept.
         """
@@ -180,8 +220,7 @@ class Decoder(Model):
             raise LaminaError(f"batch ({batch}) and capacity ({capacity}) must be whole numbers of at least 1")
         assert capacity
         like: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
-        owners = sorted((m for m in self.modules() if isinstance(m, Stateful) and m.own), key=lambda m: m.slot)
-        layers = [owner.state(batch, capacity, **like) for owner in owners]
+        layers = states(self.blocks, batch, capacity, rewind=rewind, **like)
         ids = torch.zeros(batch, capacity, dtype=torch.int64, device=self.device)
         return State(batch, capacity, layers, ids if self.arch.depends_on_length else None)
 
@@ -205,6 +244,24 @@ class Decoder(Model):
 
         Raises: LaminaError for ids, lengths or a state that do not fit each other.
         """
+        read = self.hidden(ids, state, lengths=lengths, last=last, memory=memory, memory_mask=memory_mask)
+        return self.logits(read)
+
+    def logits(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T vocab"]:
+        """The logits of what the last norm gave."""
+        return self.head(hidden, self.embedding.table)
+
+    def hidden(
+        self,
+        ids: Int[Tensor, "B T"],
+        state: State | None = None,
+        *,
+        lengths: Int[Tensor, " B"] | None = None,
+        last: bool = False,
+        memory: Float[Tensor, "B M Dm"] | None = None,
+        memory_mask: Bool[Tensor, "B T M"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """What the last norm gives of each token, which the head reads; the arguments are those of `forward`."""
         self.check_ids(ids)
         counts = _lengths(ids, lengths)
         self._check_memory(memory, memory_mask, state, ids)
@@ -222,16 +279,19 @@ class Decoder(Model):
                 _remember(state, ids, counts)
         step = self._step(ids, state, counts, memory, memory_mask)
         x = self.embedding(ids, step)
+        if self.entering is not None:
+            x = self.entering(x)
         for block in self.blocks:
             x = block(x, step)
+        if self.joining is not None:
+            x = self.joining(x)
         if last:
             x = x[torch.arange(len(ids), device=x.device), torch.tensor(counts, device=x.device) - 1][:, None]
         if self.norm is not None:
             x = self.norm(x)
-        logits = self.head(x, self.embedding.table)
         if state is not None:
             state.advance(counts)
-        return logits
+        return x
 
     def _step(
         self, ids: Tensor, state: State | None, counts: list[int], memory: Tensor | None, mask: Tensor | None
@@ -252,6 +312,8 @@ class Decoder(Model):
             memory=memory,
             memory_mask=mask,
         )
+        if self.frequencies is not None:
+            step.frequencies = dict(self.frequencies.items())
         step.has_memory = memory is not None or (state is not None and state.has_memory)
         return step
 
@@ -271,7 +333,7 @@ class Decoder(Model):
 
     def _stale(self, state: State, counts: list[int]) -> bool:
         """Whether the new tokens change the angles under which a row's earlier keys were rotated."""
-        rotaries = {op.rotary for op in self.arch.ops() if isinstance(op, Attention) and op.rotary}
+        rotaries = {op.rotary for op in self.arch.ops() if isinstance(op, Attention | LatentAttention) and op.rotary}
         return any(
             held and rotary.regime(held) != rotary.regime(held + new)
             for rotary in rotaries
@@ -286,12 +348,20 @@ class Decoder(Model):
         totals = [start + new for start, new in zip(starts, counts, strict=True)]
         everything = state.history[:, : max(totals)].clone()
         state.lengths = [0] * state.batch
-        logits = self(everything, state, lengths=torch.tensor(totals), last=last)
+        hidden = self.hidden(everything, state, lengths=torch.tensor(totals), last=last)
         if last:
-            return logits
+            return hidden
         tokens = torch.arange(ids.shape[1], device=ids.device)
-        places = (torch.tensor(starts, device=ids.device)[:, None] + tokens).clamp(max=logits.shape[1] - 1)
-        return logits[torch.arange(len(ids), device=ids.device)[:, None], places]
+        places = (torch.tensor(starts, device=ids.device)[:, None] + tokens).clamp(max=hidden.shape[1] - 1)
+        return hidden[torch.arange(len(ids), device=ids.device)[:, None], places]
+
+
+def _frequencies(arch: Architecture) -> nn.ParameterDict | None:
+    """What is learned of the frequencies of rotary embeddings; all blocks with as many share it."""
+    turned = (op.rotary for op in arch.different_ops() if isinstance(op, Attention | LatentAttention) and op.rotary)
+    counts = {rotary.dim // 2 for rotary in turned if rotary.learned}
+    made = {f"scale_{count}": nn.Parameter(torch.empty(count)) for count in sorted(counts)}
+    return nn.ParameterDict(made) if made else None
 
 
 def _lengths(ids: Tensor, lengths: Any) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +16,40 @@ from lamina.arch.feedforward import MLP as MLPValue
 from lamina.arch.feedforward import Clamp, Squash
 from lamina.arch.mixers import SequenceGLU as SequenceGLUValue
 from lamina.errors import LaminaError
-from lamina.nn.basic import ACTIVATIONS, Linear, Part
+from lamina.nn.basic import ACTIVATIONS, Linear, Part, Starting
 from lamina.nn.registry import Place, reads, runs
 from lamina.nn.step import Step
 
-reads(MLPValue, activation=tuple(ACTIVATIONS))
-reads(GLUValue, activation=tuple(ACTIVATIONS))
 reads(Clamp, "limit shift slope after")
 reads(Squash, "gate up")
 
 
+class XIELU(Starting):
+    """x (x p + 1/2) above zero, n (e^x - 1 - x) + x / 2 below: p = softplus(positive), n = 1/2 + softplus(negative).
+
+    Shapes: x [... F]; with `experts`, [M F], and `of` [M] says which expert's slopes a row has
+    Source: arXiv 2411.13010, eq. 7.
+    Differs: the reference takes e^x of no x above -1e-6, for the sake of gradients; here of none above zero.
+    """
+
+    starts: ClassVar = {"positive": math.log(math.expm1(0.8)), "negative": math.log(math.expm1(0.3))}
+
+    def __init__(self, *experts: int) -> None:
+        super().__init__()
+        self.positive = nn.Parameter(torch.empty(*experts, 1))
+        self.negative = nn.Parameter(torch.empty(*experts, 1))
+
+    def forward(self, x: Tensor, of: Tensor | None = None) -> Tensor:
+        up, down = F.softplus(self.positive), 0.5 + F.softplus(self.negative)
+        if of is not None:
+            up, down = up[of], down[of]
+        below = down * (torch.expm1(x.clamp(max=0.0)) - x)
+        return torch.where(x > 0, up * x * x, below) + 0.5 * x
+
+
 def activation(value: GLUValue | MLPValue) -> Callable[[Tensor], Tensor]:
     """What a feed-forward does between its projections."""
-    return ACTIVATIONS[value.activation]
+    return XIELU() if value.activation == "xielu" else ACTIVATIONS[value.activation]
 
 
 def gated(value: GLUValue, act: Callable[[Tensor], Tensor], gate: Tensor, up: Tensor) -> Tensor:
@@ -67,8 +89,12 @@ class MLP(nn.Module):
         self.down_proj = Linear(value.inner, width, value.bias)
         self.activation = activation(value)
 
+    def inner(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... F"]:
+        """What the last projection reads."""
+        return self.activation(self.up_proj(x))
+
     def forward(self, x: Float[Tensor, "B T D"], step: Step | None = None) -> Float[Tensor, "B T D"]:
-        return self.down_proj(self.activation(self.up_proj(x)))
+        return self.down_proj(self.inner(x))
 
 
 @runs(GLUValue, "inner activation bias clamp sparsity squash gate_multiplier")
@@ -88,9 +114,13 @@ class GLU(Part):
         self.down_proj = Linear(value.inner, width, value.bias)
         self.activation = activation(value)
 
-    def forward(self, x: Float[Tensor, "B T D"], step: Step | None = None) -> Float[Tensor, "B T D"]:
+    def inner(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... F"]:
+        """What the last projection reads."""
         gate, up = self.project(x)
-        return self.down_proj(gated(self.value, self.activation, gate, up))
+        return gated(self.value, self.activation, gate, up)
+
+    def forward(self, x: Float[Tensor, "B T D"], step: Step | None = None) -> Float[Tensor, "B T D"]:
+        return self.down_proj(self.inner(x))
 
 
 @runs(SequenceGLUValue, "length glu")

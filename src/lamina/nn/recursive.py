@@ -17,6 +17,7 @@ from lamina.nn.decoder import Model
 from lamina.nn.registry import reads
 from lamina.nn.state import Fresh, row_indices
 from lamina.nn.step import Step
+from lamina.ops.linear import lookup
 
 reads(Recursion, "low high low_cycles high_cycles gradient", gradient=("last_cycle", "last_step"))
 reads(DeepSupervision, "max_steps exploration")
@@ -128,7 +129,7 @@ class Recursive(Model):
     def _embed(self, ids: Tensor, puzzle: Tensor | None) -> tuple[Tensor, int]:
         """The input, with the task's vectors before it, and how many those are."""
         scale, task = self.embedding.scale, self.arch.embedding.task
-        x = nn.functional.embedding(ids, self.embedding.table)
+        x = lookup(ids, self.embedding.table)
         if task is None or self.task_table is None:
             return x * scale, 0
         if puzzle is None:

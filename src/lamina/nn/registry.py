@@ -48,12 +48,12 @@ def reads(value: type[Node], fields: str = "", **allowed: tuple[Any, ...]) -> No
 class Place:
     """Where in a decoder a module stands while it is built.
 
-    Fields: `block` is the number of its block; `lent` are the states that later blocks read too. States are numbered
-    through the decoder: `slot` takes the next number.
+    Fields: `block` is the number of its block; `vocab` how many tokens there are; `lent` are the states that
+    later blocks read too. States are numbered through the decoder: `slot` takes the next number.
     """
 
-    def __init__(self) -> None:
-        self.block = 0
+    def __init__(self, vocab: int = 0) -> None:
+        self.block, self.vocab = 0, vocab
         self.lent: set[int] = set()
         self._slots: list[int] = []  # the block of each
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -15,10 +16,15 @@ from lamina.ops.attention import Reach
 
 
 class LayerState(Protocol):
-    """What one mixer keeps. `snapshot` returns a copy that `restore` puts back."""
+    """What one mixer keeps. `snapshot` returns a copy that `restore` puts back.
+
+    `spare` is how many of the last tokens can be taken back by a row's length alone, for nothing of before was lost.
+    """
 
     @property
     def nbytes(self) -> int: ...
+    @property
+    def spare(self) -> float: ...
     def snapshot(self, length: int) -> Any: ...
     def restore(self, saved: Any) -> None: ...
     def select(self, rows: Tensor) -> None: ...
@@ -38,10 +44,24 @@ class Stateful(Part):
         raise TypeError(f"{type(self).__name__} does not make its state")
 
 
+def states(module: Part | Any, batch: int, capacity: int, rewind: int = 0, **like: Any) -> list[LayerState]:
+    """The empty states of all mixers within a module, by slot; rings keep `rewind` tokens more than are seen."""
+    owners = sorted((m for m in module.modules() if isinstance(m, Stateful) and m.own), key=lambda m: m.slot)
+    made = [owner.state(batch, capacity, **like) for owner in owners]
+    for layer in made if rewind else ():
+        if isinstance(layer, WindowCache):
+            layer.lengthen(rewind, capacity)
+    return made
+
+
 class Fresh:
     """The state of a forward pass that keeps nothing: new tokens see each other only."""
 
     nbytes = 0
+
+    def held(self, owner: Stateful, step: Step) -> Any:
+        """The state that its owner makes, for the new tokens alone."""
+        return owner.state(step.batch, step.tokens, dtype=step.dtype, device=step.device)
 
     def extend(
         self, new: Sequence[Tensor], step: Step, window: int | None = None, chunk: int | None = None
@@ -54,6 +74,15 @@ class Fresh:
         return k, v
 
 
+class Keeping:
+    """A state that is read and written the same way whether it lasts or serves one forward pass (see `Fresh.held`)."""
+
+    spare: float = 0
+
+    def held(self, owner: Stateful, step: Step) -> Self:
+        return self
+
+
 class FullCache:
     """What every token leaves, up to a capacity: keys and values, or a latent, or whatever else a mixer reads again.
 
@@ -63,6 +92,8 @@ class FullCache:
     def __init__(self, batch: int, capacity: int, *sizes: tuple[int, int], **like: Any) -> None:
         # zeros, not empty: an unseen value is multiplied by a weight of zero, and must be finite
         self.kept = [torch.zeros(batch, heads, capacity, dim, **like) for heads, dim in sizes]
+
+    spare = math.inf
 
     @property
     def nbytes(self) -> int:
@@ -113,6 +144,13 @@ class WindowCache:
     def __init__(self, batch: int, slots: int, *sizes: tuple[int, int], chunked: bool = False, **like: Any) -> None:
         self.kept = [torch.zeros(batch, heads, slots, dim, **like) for heads, dim in sizes]
         self.slots, self.chunked = slots, chunked
+        self.spare: float = 0
+
+    def lengthen(self, spare: int, capacity: int) -> None:
+        """Room for as many tokens more, while the ring is empty: so many of the last can be taken back."""
+        slots = min(self.slots + spare, capacity)
+        self.kept = [part.new_zeros(*part.shape[:2], slots, part.shape[3]) for part in self.kept]
+        self.slots, self.spare = slots, math.inf if slots == capacity else spare
 
     @property
     def nbytes(self) -> int:
@@ -123,7 +161,7 @@ class WindowCache:
     ) -> tuple[Sequence[Tensor], Reach]:
         """Reads what the ring holds, in order of position, before the new tokens overwrite it."""
         slots = self.slots
-        if step.uniform and step.tokens == 1:
+        if step.uniform and step.tokens == 1 and not self.spare:
             slot = step.start % slots
             held = slot + 1 if self.chunked else min(step.start + 1, slots)
             for part, added in zip(self.kept, new, strict=True):
@@ -167,6 +205,8 @@ class MemoryKV:
 
     Shapes: k, v [B G M K]
     """
+
+    spare = math.inf
 
     def __init__(self) -> None:
         self.k: Tensor | None = None
@@ -245,6 +285,20 @@ class State:
 
     def advance(self, lengths: Sequence[int]) -> None:
         self.lengths = [held + new for held, new in zip(self.lengths, lengths, strict=True)]
+
+    def rewinds(self, tokens: int) -> bool:
+        """Whether so many of the last tokens can be taken back."""
+        return all(layer.spare >= tokens for layer in self.layers)
+
+    def rewind(self, lengths: Sequence[int]) -> None:
+        """Takes back all but the first `lengths` tokens of each row.
+
+        Raises: LaminaError if a row holds fewer, or something of before was lost with the later ones.
+        """
+        back = [held - kept for held, kept in zip(self.lengths, lengths, strict=True)]
+        if min(back, default=0) < 0 or not self.rewinds(max(back, default=0)):
+            raise LaminaError(f"rows of {self.lengths} tokens cannot go back to {list(lengths)}; restore a snapshot")
+        self.lengths = list(lengths)
 
     def snapshot(self) -> Any:
         """A copy of all that is remembered, which later tokens do not touch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,7 @@ from lamina.nn.registry import reads
 from lamina.ops.attention import Reach
 from lamina.ops.rotary import tables
 
-reads(Rotary, "base dim layout scaling")
+reads(Rotary, "base dim layout scaling turning backwards learned sections")
 reads(DynamicScaling, "factor original_context")
 reads(LinearScaling, "factor")
 reads(Llama3Scaling, "factor low_frequency high_frequency original_context")
@@ -35,7 +35,8 @@ class Step:
 
     Fields: `lengths` holds how many of a row's T tokens are real (padding stands on the right); `uniform`
     says that all rows start alike and have no padding. `layers` are the states by slot. `shared` is what earlier
-    parts of the pass leave for later ones, under names of their own.
+    parts of the pass leave for later ones, under names of their own; `frequencies` what a model learned of those of its
+    rotary embeddings, by how many there are. A token of text has the same position in every section of a rotary one.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Step:
         self.ids = ids
         self.batch, self.tokens = ids.shape
         self.shared: dict[Any, Any] = {}
+        self.frequencies: Mapping[str, Tensor] = {}
         self.device, self.dtype = ids.device, dtype
         self.layers = layers
         self.starts = starts
@@ -93,15 +95,35 @@ class Step:
     def rotary(self, rotary: Rotary) -> tuple[Tensor, Tensor]:
         """Cosines and sines for the new tokens, [1|B 1 T K], computed once a step for each rotary value."""
         if rotary not in self._tables:
-            totals = [start + n for start, n in zip(self.starts, self.lengths, strict=True)]
-            if len({rotary.regime(total) for total in totals}) == 1:
-                cos, sin = tables(rotary, self.positions, totals[0], self.dtype)
-            else:
-                positions = self.positions.expand(self.batch, -1)
-                rows = [tables(rotary, positions[b], total, self.dtype) for b, total in enumerate(totals)]
-                cos, sin = (torch.stack(part) for part in zip(*rows, strict=True))
-            self._tables[rotary] = cos[:, None], sin[:, None]
+            self._tables[rotary] = self.angles(rotary, self.positions)
         return self._tables[rotary]
+
+    def held_rotary(
+        self, rotary: Rotary, reach: Reach, count: int, window: int | None, chunk: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for the `count` tokens that are reached, [1|B 1 count K], computed once a step."""
+        if (key := (rotary, window, chunk)) not in self.shared:
+            self.shared[key] = self.angles(rotary, self.held(reach, count, chunk is not None))
+        return self.shared[key]
+
+    def held(self, reach: Reach, count: int, chunked: bool) -> Tensor:
+        """The positions [1|B count] of the tokens reached; where no mask is needed they lie in a ring of so many."""
+        if self.bidirectional or reach.keys is not None:
+            return self.positions if reach.keys is None else reach.keys
+        offsets = torch.arange(count, device=self.device)[None]
+        return self.start - (count - 1 - offsets if chunked else (self.start - offsets) % count)
+
+    def angles(self, rotary: Rotary, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for positions [1|B T], [1|B 1 T K]."""
+        totals = [start + n for start, n in zip(self.starts, self.lengths, strict=True)]
+        learned = self.frequencies[f"scale_{rotary.dim // 2}"] if rotary.learned else None
+        if len({rotary.regime(total) for total in totals}) == 1:
+            cos, sin = tables(rotary, positions, totals[0], self.dtype, learned)
+        else:
+            positions = positions.expand(self.batch, -1)
+            rows = [tables(rotary, positions[b], total, self.dtype, learned) for b, total in enumerate(totals)]
+            cos, sin = (torch.stack(part) for part in zip(*rows, strict=True))
+        return cos[:, None], sin[:, None]
 
     def temperature(self, value: LengthTemperature) -> Tensor:
         """What queries at the positions of the new tokens are multiplied by, [1|B 1 T 1]."""

@@ -66,14 +66,63 @@ def _at_odds(arch: Architecture) -> Iterator[tuple[str, str]]:
         yield "embedding.positions", "with a recursion"
     if arch.embedding.task and not arch.recursion:
         yield "embedding.task", "without a recursion"
+    yield from _beside_streams(arch)
+    yield from _indexed(arch)
+    inputs = arch.embedding.per_layer
+    if inputs and arch.recursion:
+        yield "embedding.per_layer", "with a recursion"
     for i, block in enumerate(arch.blocks):
         for name, op in ((name, op) for name, branch in block.named_branches().items() for op in _ops(branch)):
             if arch.bidirectional and isinstance(op, values.Attention) and op.window:
                 yield f"blocks[{i}].{name}.window", f"{op.window} where attention looks both ways"
+            if isinstance(op, values.PerLayerInput) and (inputs is None or inputs.width != op.inner):
+                yield f"blocks[{i}].{name}", f"{op.inner} numbers, where embedding.per_layer leaves other ones"
+            if isinstance(op, values.CompressedAttention) and (arch.bidirectional or arch.recursion):
+                yield f"blocks[{i}].{name}", "CompressedAttention where attention looks both ways"
+            if isinstance(op, values.CompressedAttention) and op.rotary.depends_on_length:
+                yield f"blocks[{i}].{name}.rotary.scaling", "entries would have to be made again as it grows"
             if isinstance(op, values.CrossAttention) and arch.recursion:
                 yield f"blocks[{i}].{name}", "CrossAttention with a recursion"
             if isinstance(op, values.CrossAttention) and op.qk_norm and op.qk_norm.over == "width":
                 yield f"blocks[{i}].{name}.qk_norm.over", "width"
+
+
+def _indexed(arch: Architecture) -> Iterator[tuple[str, str]]:
+    """What chooses the keys of a query: only earlier ones, and a choice that is taken over must have been made."""
+    made = False
+    for i, block in enumerate(arch.blocks):
+        for name, op in ((name, op) for name, branch in block.named_branches().items() for op in _ops(branch)):
+            field = {values.LatentAttention: "indexer", values.Attention: "blocks"}.get(type(op), "")
+            if not field or (chooses := getattr(op, field)) is None:
+                continue
+            if arch.bidirectional:
+                yield f"blocks[{i}].{name}.{field}", f"{type(chooses).__name__} where attention looks both ways"
+            if isinstance(chooses, values.Indexer) and chooses.shared and not made:
+                yield f"blocks[{i}].{name}.{field}.shared", "where no block before has an indexer of its own"
+            made = made or (isinstance(chooses, values.Indexer) and not chooses.shared)
+
+
+def _beside_streams(arch: Architecture) -> Iterator[tuple[str, str]]:
+    """What stands where a stream says itself how outputs are added; that of AltUp which is computed is a sum."""
+    if arch.stream is None:
+        return
+    if arch.recursion:
+        yield "stream", f"{arch.stream.kind} with a recursion"
+    for i in arch.stream.separate if isinstance(arch.stream, values.AttentionResiduals) else ():
+        first = arch.blocks[i].branches[0] if i < len(arch.blocks) else None
+        normed = first is not None and isinstance(first.before, values.RMSNorm) and first.before.weight
+        if first is None or not normed or not isinstance(first.op, values.RelativeAttention):
+            yield "stream.separate", f"{i}, a block that does not begin with relative attention behind a norm"
+    fields = () if isinstance(arch.stream, values.AltUp) else ("residual", "joined")
+    for i, block in enumerate(arch.blocks):
+        if block.scaled and isinstance(arch.stream, values.AttentionResiduals):
+            yield f"blocks[{i}].scaled", f"beside {arch.stream.kind}"
+        for name, branch in block.named_branches().items():
+            if isinstance(branch.op, values.Parallel) and any(branch.op.lands):
+                yield f"blocks[{i}].{name}.lands", f"beside {arch.stream.kind}"
+            for field in fields:
+                if getattr(branch, field):
+                    yield f"blocks[{i}].{name}.{field}", f"beside {arch.stream.kind}"
 
 
 def _ops(branch: Branch) -> tuple[Node, ...]:

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lamina.ops.native import usable
+from lamina.ops.relative import Distances
 
 QUERIES = 512
 """How many queries are scored at once where scores or a mask are held in memory: bounds them at long prompts."""
@@ -58,17 +60,19 @@ def attend(
     reach: Reach,
     scale: float,
     softcap: float | None = None,
-    sinks: Float[Tensor, " H"] | None = None,
+    sinks: Float[Tensor, " H"] | Float[Tensor, "B H T"] | None = None,
     factor: Float[Tensor, "B 1 T 1"] | None = None,
+    distances: Distances | None = None,
 ) -> Float[Tensor, "B H T V"]:
-    """softmax(factor * softcap(scale * q k^T)) v, over the keys that each query reaches.
+    """softmax(factor * (softcap(scale * q k^T) + scores of distances)) v, over the keys that each query reaches.
 
-    `sinks` are scores of no key at all, one a head, that take part in the softmax. `factor` is of each query.
+    `sinks` are scores of no key at all, one a head or one a head and query, that take part in the softmax. `factor` is
+    of each query.
     Heads: query head h uses key head h * G // H. Work with a window grows with T * window, not T * S.
     Source: arXiv 1706.03762, eq. 1; soft-caps: 2408.00118, section 2; sinks: 2309.17453, eq. 2 (learned: gpt-oss).
     """
     tokens, groups = q.shape[2], q.shape[1] // k.shape[1]
-    plain = softcap is None and sinks is None and factor is None
+    plain = softcap is None and sinks is None and factor is None and distances is None
     if plain and reach.everything and tokens == 1:
         return _one_query(q, k, v, scale, groups)
     if plain and (reach.everything or reach.square):
@@ -82,7 +86,9 @@ def attend(
         if plain:
             pieces.append(dense(*part, False, scale))
         else:
-            pieces.append(_scored(*part, scale, softcap, sinks, None if factor is None else factor[:, :, rows]))
+            some = sinks if sinks is None or sinks.ndim == 1 else sinks[:, :, rows]
+            far = None if distances is None else distances.scores(rows, columns)
+            pieces.append(scored(*part, scale, softcap, some, None if factor is None else factor[:, :, rows], far))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
 
 
@@ -113,11 +119,15 @@ def _columns(reach: Reach, rows: slice, tokens: int, keys: int) -> slice:
 
 def dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float) -> Tensor:
     """Attention where `mask` [R 1 T S] is True (everywhere if None), or up to the diagonal if `causal`."""
-    grouped = q.shape[1] != k.shape[1]
+    grouped, apart = q.shape[1] != k.shape[1], k.shape[-1] != v.shape[-1]
+    if apart and q.is_cpu and not is_in_torch_dispatch_mode():
+        # the kernel that does not hold all scores wants one width, on a CPU: zeros change nothing
+        q, k, padded = (F.pad(x, (0, max(q.shape[-1], v.shape[-1]) - x.shape[-1])) for x in (q, k, v))
+        return dense(q, k, padded, mask, causal, scale)[..., : v.shape[-1]]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
 
 
-def _scored(
+def scored(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -126,20 +136,25 @@ def _scored(
     cap: float | None,
     sinks: Tensor | None,
     factor: Tensor | None,
+    distances: Tensor | None = None,
 ) -> Tensor:
     """Attention whose scores are held in memory, for what happens to them."""
     tokens, groups = q.shape[2], k.shape[1]
     q = q.unflatten(1, (groups, -1)).flatten(2, 3)  # [B G (H/G T) K]: the group's heads as more queries
-    scores = (q @ k.transpose(-1, -2)).float() * scale
+    scores = q @ k.transpose(-1, -2)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * scale
     if cap is not None:
         scores = cap * torch.tanh(scores / cap)
     scores = scores.unflatten(2, (-1, tokens)).flatten(1, 2)  # [B H T S]
+    if distances is not None:
+        scores = scores + distances
     if factor is not None:
         scores = scores * factor
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     if sinks is not None:
-        extra = sinks.float()[:, None, None].expand(*scores.shape[:3], 1)
+        extra = sinks.float()[..., None] if sinks.ndim == 3 else sinks.float()[:, None, None]
+        extra = extra.expand(*scores.shape[:3], 1)
         weights = torch.softmax(torch.cat([scores, extra], -1), -1)[..., :-1]
     else:
         weights = torch.softmax(scores, -1)
@@ -156,12 +171,14 @@ def attend_reference(
     softcap: float | None = None,
     sinks: Tensor | None = None,
     factor: Tensor | None = None,
+    distances: Distances | None = None,
 ) -> Tensor:
     """The obvious twin of `attend`: one row, head and query at a time.
 
     Shapes: as for `attend`; `reach` must hold positions.
     """
     groups, visible = q.shape[1] // k.shape[1], reach.mask(slice(None), slice(None))
+    near = None if distances is None else distances.scores_reference()
     out = torch.full((*q.shape[:3], v.shape[-1]), float("nan"), dtype=q.dtype)
     for b in range(q.shape[0]):
         for h in range(q.shape[1]):
@@ -169,7 +186,9 @@ def attend_reference(
                 seen = visible[b if visible.shape[0] > 1 else 0, 0, t]
                 scores = k[b, h // groups, seen] @ q[b, h, t] * scale
                 scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+                scores = scores if near is None else scores + near[b, h, t, seen]
                 scores = scores if factor is None else scores * factor[b if len(factor) > 1 else 0, 0, t]
-                extra = scores[:0] if sinks is None else sinks[h : h + 1].to(scores)
+                of = None if sinks is None else sinks if sinks.ndim == 1 else sinks[b, :, t]
+                extra = scores[:0] if of is None else of[h : h + 1].to(scores)
                 out[b, h, t] = torch.softmax(torch.cat([scores, extra]), 0)[: len(scores)] @ v[b, h // groups, seen]
     return out

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 PLAIN = (Tensor, torch.nn.Parameter)
-SOURCES = [Path(__file__).with_name(name) for name in ("native.c", "packed.c")]
+SOURCES = [Path(__file__).with_name(name) for name in ("native.c", "packed.c", "experts.c", "latent.c")]
 HEADERS = [Path(__file__).with_name("dots.h")]
-FLAGS = "-O3 -march=native -fopenmp -shared -fPIC -std=c11"
+FLAGS = "-O3 -march=native -ffp-contract=fast -fopenmp -shared -fPIC -std=c11"
 _P, _L, _F, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
 SIGNATURES = {
     "few_tokens": (_P, _P, _P, _L, _L, _L, _I),
@@ -34,8 +34,24 @@ SIGNATURES = {
     "rotate": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _L, _I, _I),
     "packed_rows": (_P, _P, _L, _L, _P, _I),
     "packed_few_tokens": (_P, _P, _P, _L, _L, _I),
+    "experts_linear": (_P, _P, _P, _P, _P, _L, _L, _L, _I),
+    "experts_glu": (*9 * (_P,), *5 * (_L,), _I),
     "attend_all": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _F, _I),
+    "attend_latent": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _F, _I),
 }
+CODES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4",
+         "e4m3", "e5m2", "e2m1", "uint4", "uint8", "int8")  # fmt: skip
+"""What numbers may be stored as, as packed.c counts them."""
+
+
+class Weight(ctypes.Structure):
+    """`struct weight` of packed.c."""
+
+    _fields_ = [
+        *((name, _P) for name in ("codes", "scales", "zeros", "factor")),
+        *((name, _L) for name in ("inputs", "row_bytes", "first", "rows", "columns", "scale_columns")),
+        *((name, _I) for name in ("code", "scale", "divided")),
+    ]
 
 
 def _machine() -> str:

@@ -45,11 +45,9 @@ static float half(const byte *at) {
 #endif
 }
 
-/* eight numbers at a time; compilers turn these into the registers that the processor has */
 typedef byte bytes8 __attribute__((vector_size(8)));
 typedef int32_t ints __attribute__((vector_size(32)));
 typedef uint32_t unsigned_ints __attribute__((vector_size(32)));
-typedef float floats __attribute__((vector_size(32)));
 
 static inline ints load(const byte *at) {
 #ifdef __AVX2__ /* compilers make more than one instruction of the other */
@@ -222,7 +220,14 @@ static inline floats small_floats(ints q, int sign, int mantissa, int bias, int 
 
 static inline floats e4m3(ints q) { return small_floats(q, 128, 3, 7, 127); }
 static inline floats e5m2(ints q) { return small_floats(q, 128, 2, 15, 124); }
-static inline floats e2m1_floats(ints q) { return small_floats(q, 8, 1, 1, 8); }
+static inline floats e2m1_floats(ints q) {
+#ifdef __AVX2__
+    const floats values = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+    return (floats)((ints)_mm256_permutevar8x32_ps((__m256)values, (__m256i)q) | (q & 8) << 28);
+#else
+    return small_floats(q, 8, 1, 1, 8);
+#endif
+}
 
 static float scale_at(const struct weight *w, long i) {
     uint32_t bits = 0;
@@ -244,37 +249,13 @@ static float scale_at(const struct weight *w, long i) {
     return value;
 }
 
-/* eight numbers of `bits` each from number i of a row on, of which `left` are there */
-static inline ints fetch(const byte *q, long i, long left, int bits) {
-    const ints shifts = {0, 4, 8, 12, 16, 20, 24, 28};
-    byte last[8] = {0};
-    q += i * bits / 8;
-    if (left < 8) q = memcpy(last, q, (left * bits + 7) / 8);
+/* eight numbers of `bits` each */
+static inline ints fetch(const byte *q, int bits) {
+    const unsigned_ints shifts = {0, 4, 8, 12, 16, 20, 24, 28};
+    uint32_t fours;
     if (bits == 8) return load(q);
-    uint32_t eight;
-    memcpy(&eight, q, 4);
-    return (ints)(eight >> (unsigned_ints)shifts) & 15;
-}
-
-/* numbers [start, start + n) of a row that share a scale; of four-bit numbers, start is even */
-static void run(const struct weight *w, const byte *q, long start, long n, float scale, int zero, float *out) {
-#define CASE(CODE, bits, expression)                                           \
-    case CODE:                                                                 \
-        for (long i = 0; i < n; i += 8) {                                      \
-            ints c = fetch(q, start + i, n - i, bits);                         \
-            floats values = scale * (expression);                              \
-            memcpy(out + i, &values, n - i < 8 ? (size_t)(n - i) * 4 : sizeof values); \
-        }                                                                      \
-        break;
-    switch (w->code) {
-        CASE(E4M3, 8, e4m3(c))
-        CASE(E5M2, 8, e5m2(c))
-        CASE(FP4, 4, e2m1_floats(c))
-        CASE(INT4, 4, real(c - zero))
-        CASE(UINT8, 8, real(c - zero))
-        CASE(INT8, 8, real((c ^ 128) - 128 - zero))
-    }
-#undef CASE
+    memcpy(&fours, q, 4);
+    return (ints)(fours >> shifts) & 15;
 }
 
 static int zero_at(const struct weight *w, long i) {
@@ -282,21 +263,50 @@ static int zero_at(const struct weight *w, long i) {
     return w->code == INT8 ? (int8_t)w->zeros[i] : w->zeros[i];
 }
 
+/* numbers [start, end) of a row whose scales begin at `grid`; of four-bit numbers, tiles begin at even ones */
+static void tiles(const struct weight *w, const byte *q, long grid, long start, long end, float *out) {
+    long columns = w->block_columns, c = start / columns, i = start, next;
+    out -= start;
+#define CASE(CODE, bits, expression)                                          \
+    case CODE:                                                                \
+        for (; i < end; i = next, c++) {                                      \
+            float scale = scale_at(w, grid + c);                              \
+            int zero = zero_at(w, grid + c);                                  \
+            next = (c + 1) * columns < end ? (c + 1) * columns : end;         \
+            for (; i + 8 <= next; i += 8) {                                   \
+                ints n = fetch(q + i * bits / 8, bits);                       \
+                put(out + i, scale * (expression));                           \
+            }                                                                 \
+            if (i < next) {                                                   \
+                byte last[8] = {0};                                           \
+                memcpy(last, q + i * bits / 8, ((next - i) * bits + 7) / 8);  \
+                ints n = fetch(last, bits);                                   \
+                floats values = scale * (expression);                         \
+                memcpy(out + i, &values, (next - i) * sizeof(float));         \
+            }                                                                 \
+            (void)zero;                                                       \
+        }                                                                     \
+        break;
+    switch (w->code) {
+        CASE(E4M3, 8, e4m3(n))
+        CASE(E5M2, 8, e5m2(n))
+        CASE(FP4, 4, e2m1_floats(n))
+        CASE(INT4, 4, real(n - zero))
+        CASE(UINT8, 8, real(n - zero))
+        CASE(INT8, 8, real((n ^ 128) - 128 - zero))
+    }
+#undef CASE
+}
+
 /* ----------------------------------------------------------------------------------------------------- rows */
 
 /* numbers [start, start + n) of a row; start is a multiple of PIECE */
 static void unpack(const struct weight *w, long row, long start, long n, float *out) {
     const byte *codes = w->codes + row * w->row_bytes;
-    if (w->code <= MXFP4) {
+    if (w->code <= MXFP4)
         blocks(w->code, codes + start / PIECE * (w->row_bytes * PIECE / w->inputs), n, out);
-        return;
-    }
-    long grid = (row + w->first) / w->block_rows * w->scale_columns;
-    for (long at = start, end = start + n, next; at < end; at = next) {
-        long c = at / w->block_columns;
-        next = (c + 1) * w->block_columns < end ? (c + 1) * w->block_columns : end;
-        run(w, codes, at, next - at, scale_at(w, grid + c), zero_at(w, grid + c), out + at - start);
-    }
+    else
+        tiles(w, codes, (row + w->first) / w->block_rows * w->scale_columns, start, start + n, out);
 }
 
 /* out[r] = row start + r, or row rows[r] */

@@ -12,47 +12,27 @@ from torch import Tensor, nn
 
 from lamina.ops.blocks import BlockFormat
 from lamina.ops.grid import SCALES, Grid
-from lamina.ops.native import reachable, usable
+from lamina.ops.native import CODES, Weight, reachable, usable
 
 Format = BlockFormat | Grid
-_CODES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4",
-          "e4m3", "e5m2", "e2m1", "uint4", "uint8", "int8")  # fmt: skip
-"""As packed.c counts them."""
+Parts = Sequence[Tensor | None]
 PIECE = 1 << 18
 """How many values are unpacked at a time on a CPU; elsewhere 64 times as many."""
-
-
-class _Weight(ctypes.Structure):
-    """`struct weight` of packed.c."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("codes", "scales", "zeros", "factor")),
-        *((name, ctypes.c_long) for name in ("inputs", "row_bytes", "first", "rows", "columns", "scale_columns")),
-        *((name, ctypes.c_int) for name in ("code", "scale", "divided")),
-    ]
 
 
 class Packed(nn.Module):
     """A matrix, or a stack of them, as stored; `dtype` is what its values are given in, and follows `.to(dtype)`.
 
-    All of it is bytes, so that moving to another type leaves it as it is. It learns nothing.
+    All of it is bytes, which another type leaves as they are. It learns nothing.
     Shapes: [O I] or [E O I]; codes uint8 [... O bytes], scales uint8 [... rows of tiles, bytes],
         zeros uint8 [... O groups], factor uint8 [... 4] (one float32)
     Fields: `first` is how many rows of the first row of tiles stand before row 0, after a cut that is no tile's edge
     """
 
     codes: Tensor
-    scales: Tensor | None
-    zeros: Tensor | None
-    factor: Tensor | None
 
     def __init__(
-        self,
-        format: Format,
-        shape: Sequence[int],
-        parts: Sequence[Tensor | None],
-        dtype: torch.dtype = torch.float32,
-        first: int = 0,
+        self, format: Format, shape: Sequence[int], parts: Parts, dtype: torch.dtype = torch.float32, first: int = 0
     ) -> None:
         super().__init__()
         self.format, self.shape, self.first = format, torch.Size(shape), first
@@ -93,27 +73,38 @@ class Packed(nn.Module):
 
     # -- parts of it, in the same memory
 
-    def expert(self, e: int) -> Packed:
+    def __getitem__(self, e: int) -> Packed:
         """One matrix of a stack. Shapes: [E O I] -> [O I]"""
+        assert self.ndim == 3
         parts = [None if part is None else part[e] for part in self.parts]
         return Packed(self.format, self.shape[1:], parts, self.dtype, self.first)
 
-    def cut(self, start: int, stop: int) -> Packed:
-        """Rows [start, stop) of a matrix, or of each matrix of a stack."""
-        codes, scales, zeros, factor = self.parts
-        first, rows = 0, self.format.rows if isinstance(self.format, Grid) else 1
-        if scales is not None:
+    def cut(self, start: int, stop: int, step: int = 1) -> Packed:
+        """Rows of a matrix, or of each matrix of a stack; a step of more than one needs tiles of one row."""
+        (codes, scales, zeros, factor), first = self.parts, 0
+        if isinstance(self.format, Grid) and scales is not None:
+            rows = self.format.rows
+            assert step == 1 or rows == 1
             first, top = (start + self.first) % rows, (start + self.first) // rows
-            scales = scales[..., top : -(-(stop + self.first) // rows), :]
-            zeros = None if zeros is None else zeros[..., start:stop, :]
-        shape = (*self.shape[:-2], stop - start, self.shape[-1])
-        return Packed(self.format, shape, (codes[..., start:stop, :], scales, zeros, factor), self.dtype, first)
+            scales = scales[..., top : -(-(stop + self.first) // rows) : step, :]
+            zeros = None if zeros is None else zeros[..., start:stop:step, :]
+        codes = codes[..., start:stop:step, :]
+        shape = (*self.shape[:-2], codes.shape[-2], self.shape[-1])
+        return Packed(self.format, shape, (codes, scales, zeros, factor), self.dtype, first)
+
+    def copy(self, device: torch.device | str) -> Packed:
+        """The same in memory of its own."""
+        parts = [
+            None if part is None else part.to(device, copy=True, memory_format=torch.contiguous_format)
+            for part in self.parts
+        ]
+        return Packed(self.format, self.shape, parts, self.dtype, self.first)
 
     # -- its values
 
     def rows(self, start: int, stop: int, out: Tensor | None = None) -> Float[Tensor, "n I"]:
         """Rows [start, stop) of a matrix as float32, into `out` if it is given."""
-        if (native := reachable(self.codes)) and (out is None or reachable(out)):
+        if (native := self._native()) and (out is None or reachable(out)):
             out = torch.empty(stop - start, self.shape[-1]) if out is None else out
             place, threads = out.data_ptr(), torch.get_num_threads()
             native.packed_rows(ctypes.byref(self._struct()), None, start, stop - start, place, threads)
@@ -127,21 +118,22 @@ class Packed(nn.Module):
         Raises: IndexError for one that is not there
         """
         flat = ids.reshape(-1).long()
-        if (native := reachable(self.codes, flat)) and flat.numel():
-            low, high = flat.aminmax()
-            if int(low) < 0 or int(high) >= len(self):
-                raise IndexError(f"rows {int(low)} to {int(high)} of {len(self)}")
+        if flat.numel() and not flat.is_meta:
+            low, high = (int(bound) for bound in flat.aminmax())
+            if low < 0 or high >= len(self):
+                raise IndexError(f"rows {low} to {high} of {len(self)}")
+        if (native := self._native()) and reachable(flat):
             out = torch.empty(len(flat), self.shape[-1])
             place, threads = out.data_ptr(), torch.get_num_threads()
             native.packed_rows(ctypes.byref(self._struct()), flat.data_ptr(), 0, len(flat), place, threads)
         else:
             out = self._values(flat, flat)
-        return out.to(self.dtype).view(*ids.shape, -1)
+        return out.to(self.dtype).view(*ids.shape, self.shape[-1])
 
     def dense(self) -> Tensor:
         """All of its values as `dtype`, unpacked piece by piece. Shapes: as its own"""
         out = torch.empty(self.shape, dtype=self.dtype, device=self.device)
-        matrices = [self] if self.ndim == 2 else [self.expert(e) for e in range(len(self))]
+        matrices = [self] if self.ndim == 2 else [self[e] for e in range(len(self))]
         for matrix, values in zip(matrices, out.view(-1, *self.shape[-2:]), strict=True):
             for start, stop, piece in matrix.pieces(self.dtype):
                 values[start:stop] = piece
@@ -161,7 +153,7 @@ class Packed(nn.Module):
 
     def few_tokens(self, x: Float[Tensor, "... I"]) -> Tensor | None:
         """x W^T for a few tokens in C; None if that cannot be. Shapes: x [... I] -> [... O]"""
-        if self.shape[-1] != x.shape[-1] or not (native := usable(x)) or not reachable(self.codes):
+        if self.shape[-1] != x.shape[-1] or not (native := self._native()) or not usable(x):
             return None
         y, tokens = x.new_empty(*x.shape[:-1], self.shape[0]), x.numel() // x.shape[-1]
         places = ctypes.byref(self._struct()), x.data_ptr(), y.data_ptr()
@@ -181,13 +173,25 @@ class Packed(nn.Module):
         zeros = None if zeros is None else zeros[rows]
         return self.format.values(codes[rows], scales, zeros, factor, self.shape[-1])
 
-    def _struct(self) -> _Weight:
+    def _native(self) -> ctypes.CDLL | None:
+        return reachable(*(part for part in self.parts if part is not None))
+
+    def _struct(self) -> Weight:
         """What packed.c reads."""
         places = [None if part is None else part.data_ptr() for part in self.parts]
         sizes, format = (self.shape[-1], self.codes.shape[-1], self.first), self.format
-        code = _CODES.index(format.name if isinstance(format, BlockFormat) else format.code)
+        code = CODES.index(format.name if isinstance(format, BlockFormat) else format.code)
         if isinstance(format, BlockFormat):
-            return _Weight(*places, *sizes, 1, 1, 1, code)
+            return Weight(*places, *sizes, 1, 1, 1, code)
         width = self.get_buffer("scales").shape[-1] // SCALES[format.scale].itemsize
         kind = list(SCALES).index(format.scale)
-        return _Weight(*places, *sizes, format.rows, format.columns, width, code, kind, format.divided)
+        return Weight(*places, *sizes, format.rows, format.columns, width, code, kind, format.divided)
+
+
+def stacked(matrices: Sequence[Packed]) -> Packed:
+    """Matrices of one format and shape as a stack, in memory of its own. Shapes: E times [O I] -> [E O I]"""
+    one = matrices[0]
+    assert all(m.format == one.format and m.shape == one.shape and m.first == one.first for m in matrices)
+    columns = zip(*(matrix.parts for matrix in matrices), strict=True)
+    parts = [None if column[0] is None else torch.stack(column) for column in columns]
+    return Packed(one.format, (len(matrices), *one.shape), parts, one.dtype, one.first)

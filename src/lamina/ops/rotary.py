@@ -28,6 +28,11 @@ def frequencies(rotary: Rotary, length: int = 0) -> Float[Tensor, " K/2"]:
     Source: arXiv 2104.09864, eq. 15, and the source of each scaling.
     """
     base, dim, scaling = rotary.base, rotary.dim, rotary.scaling
+    if rotary.turning is not None:
+        with torch.inference_mode(False):
+            some = frequencies(rotary.replace(turning=None), length).clone()
+            some[rotary.turning :] = 0.0
+            return some
     if isinstance(scaling, DynamicScaling) and length > scaling.original_context and dim > 2:
         growth = scaling.factor * length / scaling.original_context - (scaling.factor - 1)
         base *= growth ** (dim / (dim - 2))
@@ -69,15 +74,22 @@ def _yarn(plain: Tensor, rotary: Rotary, s: YarnScaling) -> Tensor:
 
 
 def tables(
-    rotary: Rotary, positions: Tensor, length: int, dtype: torch.dtype
+    rotary: Rotary,
+    positions: Tensor,
+    length: int,
+    dtype: torch.dtype,
+    learned: Float[Tensor, " K/2"] | None = None,
 ) -> tuple[Float[Tensor, "*B T K"], Float[Tensor, "*B T K"]]:
     """Cosines and signed sines for `positions` (any shape), laid out as `rotate` wants them.
 
+    `learned` are the powers of e that frequencies are multiplied by, where they are learned.
+
     The sine of the first of each pair is negative, so that turning is x * cos + partner(x) * sin.
     """
-    angles = positions[..., None].float() * frequencies(rotary, length).to(positions.device)
+    turns = frequencies(rotary, length).to(positions.device)
+    angles = positions[..., None].float() * (turns if learned is None else turns * learned.float().exp())
     factor = rotary.scaling.attention_factor if isinstance(rotary.scaling, YarnScaling | LongRopeScaling) else 1.0
-    cos, sin = angles.cos() * factor, angles.sin() * factor
+    cos, sin = angles.cos() * factor, angles.sin() * (-factor if rotary.backwards else factor)
     if rotary.layout == "half":
         cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
     else:
@@ -123,7 +135,7 @@ def rotate_reference(x: Tensor, rotary: Rotary, positions: Tensor, length: int =
             i, j = pair, pair + rotary.dim // 2
         else:
             i, j = 2 * pair, 2 * pair + 1
-        angle = positions.float() * frequency
+        angle = positions.float() * (-frequency if rotary.backwards else frequency)
         number = torch.complex(x[..., i], x[..., j]) * torch.polar(torch.full_like(angle, factor), angle)
         out[..., i], out[..., j] = number.real, number.imag
     return out

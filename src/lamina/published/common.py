@@ -8,6 +8,7 @@ from typing import Any
 
 from lamina.arch import (
     GLU,
+    MLP,
     Architecture,
     Attention,
     Block,
@@ -134,11 +135,9 @@ def text_part(config: Config, beside: str = "the image encoder is not part of th
     """
     if "text_config" not in config:
         return config
-    outer = set(config.data) - {"text_config", "model_type"}
+    outer = set(config.data) - {"text_config", "model_type", "tie_word_embeddings"}
     config.ignore(beside, *outer)
-    text = config.sub("text_config")
-    text.data.setdefault("tie_word_embeddings", config.data.get("tie_word_embeddings"))
-    return text
+    return config.text()
 
 
 def pre_norm(mixer: Op, feed_forward: Op, norm: RMSNorm | LayerNorm, multiplier: float = 1.0) -> Block:
@@ -201,13 +200,17 @@ def pick(keys: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def common_keys(
-    arch: Architecture, architecture: str, activation_key: str = "hidden_act", feed_forward: GLU | None = None
+    arch: Architecture,
+    architecture: str,
+    activation_key: str = "hidden_act",
+    feed_forward: GLU | MLP | None = None,
+    attention: Any = None,
 ) -> dict[str, Any]:
     """What `sizes` reads, written; `architecture` is the name of the reference's class.
 
-    `feed_forward` is the dense one where it is not the first block's.
+    `feed_forward` is the dense one where it is not the first block's, `attention` that whose heads are counted.
     """
-    attention, glu = attention_of(arch), feed_forward or glu_of(arch)
+    attention, glu = attention or attention_of(arch), feed_forward or glu_of(arch)
     return {
         "architectures": [architecture],
         "vocab_size": arch.vocab,
@@ -247,3 +250,9 @@ def rounded(value: float) -> float:
     """A number that was inverted or squared on reading, as it was published (a whole one without a point)."""
     near = float(f"{value:.12g}")
     return int(near) if near.is_integer() else near
+
+
+def factor(product: float, by: float) -> float:
+    """The number of fewest digits that makes `product` when multiplied by `by`."""
+    near = [float(f"{product / by:.{digits}g}") for digits in range(1, 18)]
+    return next((number for number in near if number * by == product), product / by)

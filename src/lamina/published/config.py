@@ -159,6 +159,13 @@ class Config:
         inner.ignored = self.ignored
         return inner
 
+    def text(self) -> Config:
+        """The object under `text_config`; what stands beside it says whether embeddings are tied, if it says so."""
+        inner = self.sub("text_config")
+        if "tie_word_embeddings" in self:
+            inner.data["tie_word_embeddings"] = self.bool("tie_word_embeddings")
+        return inner
+
     def ignore(self, reason: str, *keys: str) -> None:
         for key in keys:
             self._read.add(key)

@@ -30,10 +30,7 @@ def split(config: Config, *readers: Reader, always: bool = False) -> tuple[Confi
     asked = always or any(part in config for part in PARTS)
     if not nested and not asked:
         return config, ()
-    text = config.sub("text_config") if nested else config
-    if nested:
-        text.data.setdefault("tie_word_embeddings", config.data.get("tie_word_embeddings"))
-        config.bool("tie_word_embeddings", False)
+    text = config.text() if nested else config
     config.ignore("which tokens stand for what was encoded", *filter(PLACES.fullmatch, config.data))
     if not asked:
         config.ignore("there is no encoder that it could describe", *(set(config.data) - {"text_config", "model_type"}))

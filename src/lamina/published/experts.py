@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lamina.arch import GLU, Architecture, MoE, Router
+from lamina.arch import GLU, Architecture, Clamp, MoE, Router
 from lamina.errors import LaminaError
 from lamina.published.common import Sizes
 from lamina.published.config import Config, shown
@@ -59,7 +59,7 @@ def one_name(c: Config, aliases: dict[str, tuple[str, ...]]) -> None:
     """
     for name, others in aliases.items():
         if (key := key_of(c, name, *others)) != name:
-            c.data[name] = c.data.pop(key)
+            c.data = {name if k == key else k: value for k, value in c.data.items() if k != name}
 
 
 def router(
@@ -122,9 +122,20 @@ def sparse_layers(c: Config, layers: int, dense: int = 0) -> list[bool]:
     if isinstance(c.data.get("moe_layer_freq"), list):
         return _agreed(c, "moe_layer_freq", {0: False, 1: True}, sparse, first_key in c)
     c.only("moe_layer_freq", 1)
+    if (listed := _listed(c)) is not None:
+        sparse = [i in listed for i in range(layers)]
     if "mlp_layer_types" in c:
         return _agreed(c, "mlp_layer_types", {"dense": False, "sparse": True}, sparse, first_key in c)
     return sparse
+
+
+def _listed(c: Config) -> set[int] | None:
+    """The layers that `moe_layers_enum` counts up, in a list or a string of them between commas."""
+    said = c.data.get("moe_layers_enum")
+    numbers = c.str("moe_layers_enum").split(",") if isinstance(said, str) else c.list("moe_layers_enum", None)
+    if any(not str(number).strip().isdecimal() for number in numbers or ()):
+        raise LaminaError(f"{c.where}: moe_layers_enum is {shown(said)}; the numbers of layers are expected")
+    return None if numbers is None else {int(number) for number in numbers}
 
 
 def _agreed(c: Config, key: str, known: dict[Any, bool], other: list[bool], stated: bool) -> list[bool]:
@@ -137,6 +148,26 @@ def _agreed(c: Config, key: str, known: dict[Any, bool], other: list[bool], stat
     if stated and sparse != other:
         raise LaminaError(f"{c.where}: {key} and first_k_dense_replace disagree on which layers are dense")
     return sparse
+
+
+def limits(c: Config, key: str, layers: int, **fields: Any) -> list[Clamp | None]:
+    """What a gate and its partner may not exceed, in each layer; 0 is no limit. `fields` are those of Clamp."""
+    said = c.list(key, [None] * layers)
+    if len(said) < layers or any(v is not None and not isinstance(v, int | float) for v in said):
+        raise LaminaError(f"{c.where}: {key} needs {layers} numbers")
+    return [Clamp(limit=v, **fields) if v else None for v in said[:layers]]
+
+
+def limits_of(arch: Architecture) -> tuple[list[float], list[float]]:
+    """The limits of each layer's routed experts, and of its shared or dense feed-forward; 0 is none."""
+    fed = [next(op for op in block.ops() if isinstance(op, MoE | GLU)) for block in arch.blocks]
+    routed = [op.expert if isinstance(op, MoE) else None for op in fed]
+    other = [op.shared if isinstance(op, MoE) else op for op in fed]
+
+    def limit(op: Any) -> float:
+        return op.clamp.limit if isinstance(op, GLU) and op.clamp else 0.0
+
+    return [limit(op) for op in routed], [limit(op) for op in other]
 
 
 def router_keys(router: Router, experts: str, active: str = "num_experts_per_tok") -> dict[str, Any]:
@@ -159,6 +190,18 @@ def moe_of(arch: Architecture) -> MoE:
 def sparse_blocks(arch: Architecture) -> list[bool]:
     """Which blocks have experts."""
     return [any(isinstance(op, MoE) for op in block.ops()) for block in arch.blocks]
+
+
+def layer_kinds(arch: Architecture) -> dict[str, Any]:
+    """`mlp_layer_types`: which layers have experts."""
+    return {"mlp_layer_types": ["sparse" if has else "dense" for has in sparse_blocks(arch)]}
+
+
+def dense_of(arch: Architecture) -> GLU:
+    """The feed-forward of the layers without experts; one expert where every layer has some."""
+    expert = moe_of(arch).expert
+    assert isinstance(expert, GLU)
+    return next((op for op in arch.ops() if isinstance(op, GLU)), expert)
 
 
 def shared_experts(moe: MoE) -> int:

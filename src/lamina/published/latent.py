@@ -5,12 +5,103 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lamina.arch import Indexer, LatentAttention, LengthTemperature, RMSNorm, Rotary, YarnScaling
+from lamina.arch import GLU, Architecture, Indexer, LatentAttention, LengthTemperature, RMSNorm, Rotary, YarnScaling
 from lamina.errors import LaminaError
 from lamina.published import common, rope
 from lamina.published.config import Config, shown
+from lamina.published.experts import moe_of, router_keys, shared_experts, sparse_blocks
+from lamina.published.rules import (
+    CORRECTION,
+    EXPERTS,
+    MULTIMODAL,
+    PRE_NORMS,
+    ROUTER,
+    SHARED,
+    Layout,
+    Rule,
+    decoder_rules,
+    later_layers,
+)
+from lamina.published.rules import GLU as GLU_RULES
 
 PREDICTION = ("num_nextn_predict_layers", "num_mtp_layers", "index_share_for_mtp_iteration")
+_NAMES = {
+    **{f"{name}_proj": f"{name}_proj" for name in ("q", "q_a", "q_b", "kv_b", "o")},
+    "q_a_layernorm": "q_a_norm",
+    "kv_a_proj_with_mqa": "kv_a_proj",
+    "kv_a_layernorm": "kv_a_norm",
+}
+
+
+def attention_rules(theirs: str = "self_attn.", ours: str = "mixer.op.") -> tuple[Rule, ...]:
+    """The tensors of one latent attention."""
+    return tuple(Rule(theirs + published, ours + name) for published, name in _NAMES.items())
+
+
+BLOCK = attention_rules() + GLU_RULES + PRE_NORMS + EXPERTS + ROUTER + CORRECTION + SHARED
+"""The tensors of a block, as DeepSeek V3 names them."""
+
+
+def layout_of(arch: Architecture, block: tuple[Rule, ...] = BLOCK) -> Layout:
+    """The tensors of a decoder of such blocks."""
+    beside = r"(model\.)?(vision_tower|mm_projector|multi_modal_projector)\..*"
+    skip = later_layers(len(arch.blocks)) | {beside: "the image encoder is not part of this model"}
+    return Layout(decoder_rules(block), spellings=MULTIMODAL, skip=skip)
+
+
+def attention_of(arch: Architecture) -> LatentAttention:
+    return next(op for op in arch.ops() if isinstance(op, LatentAttention))
+
+
+def interleaved(arch: Architecture) -> bool:
+    """The inverse of `layout`."""
+    return all(op.rotary.layout == "interleaved" for op in arch.ops() if isinstance(op, LatentAttention) and op.rotary)
+
+
+def keys(arch: Architecture, architecture: str) -> dict[str, Any]:
+    """What the readers of these families read; `architecture` is the name of the reference's class."""
+    op, moe, sparse = attention_of(arch), moe_of(arch), sparse_blocks(arch)
+    dense = next((found for found in arch.ops() if isinstance(found, GLU)), moe.expert)
+    assert arch.norm
+    return {
+        "architectures": [architecture],
+        "vocab_size": arch.vocab,
+        "hidden_size": arch.width,
+        "num_hidden_layers": len(arch.blocks),
+        "num_attention_heads": op.heads,
+        "num_key_value_heads": op.heads,
+        "intermediate_size": dense.inner,
+        "hidden_act": common.published(dense.activation),
+        "max_position_embeddings": arch.context,
+        "rms_norm_eps": arch.norm.eps,
+        "tie_word_embeddings": arch.head.tied,
+        "q_lora_rank": op.query_latent,
+        "kv_lora_rank": op.latent,
+        "qk_nope_head_dim": op.plain_dim,
+        "qk_rope_head_dim": op.rotary_dim,
+        "v_head_dim": op.value_dim,
+        "attention_bias": op.bias,
+        "rope_parameters": rotary_keys(op),
+        **router_keys(moe.router, "n_routed_experts"),
+        "moe_intermediate_size": moe.expert.inner,
+        "n_shared_experts": shared_experts(moe),
+        "first_k_dense_replace": sparse.index(True),
+    }
+
+
+def rotary_keys(op: LatentAttention, dim: int = 0) -> dict[str, Any]:
+    """The inverse of `rotated`, and of `length_temperature`."""
+    if op.rotary is None:
+        return {}
+    values, scaling = rope.written(op.rotary, dim or op.rotary_dim), op.rotary.scaling
+    if isinstance(scaling, YarnScaling) and op.scale:
+        growth, all_dim = 0.1 * math.log(scaling.factor), math.sqrt(op.scale * math.sqrt(op.head_dim))
+        values["mscale_all_dim"] = common.rounded((all_dim - 1.0) / growth)
+        values["mscale"] = common.rounded((scaling.attention_factor * all_dim - 1.0) / growth)
+    if isinstance(op.temperature, LengthTemperature):
+        values["llama_4_scaling_beta"] = op.temperature.scale
+        values["original_max_position_embeddings"] = op.temperature.floor
+    return values
 
 
 def sizes(c: Config, **usual: Any) -> common.Sizes:
@@ -76,6 +167,12 @@ def rotated(
     return op.replace(rotary=turned, scale=scale)
 
 
+def rotary_or(c: Config, usual: dict[str, Any]) -> dict[str, Any]:
+    """The rotary parameters, or the usual ones where a config says nothing of them."""
+    said = any(key in c for key in ("rope_parameters", "rope_scaling", "rope_theta"))
+    return rope.parameters(c, 10000.0) if said else dict(usual)
+
+
 def layout(c: Config) -> str:
     """Which dimensions turn together."""
     return "interleaved" if c.bool("rope_interleave", True) else "half"
@@ -101,6 +198,25 @@ def indexer(c: Config, rotary: Rotary | None, heads: int = 32, **fields: Any) ->
         rotary=rotary,
         **fields,
     )
+
+
+def indexer_keys(arch: Architecture) -> dict[str, Any]:
+    """What `indexer` and `shared_choices` read."""
+    found = [op.indexer for op in arch.ops() if isinstance(op, LatentAttention) and op.indexer]
+    names = {"index_n_heads": "heads", "index_head_dim": "head_dim", "index_topk": "top_k"}
+    said: dict[str, Any] = {key: getattr(found[0], field) for key, field in names.items()}
+    return said | {"indexer_types": ["shared" if one.shared else "full" for one in found]}
+
+
+INDEXER = tuple(
+    Rule(f"self_attn.indexer.{theirs}", f"mixer.op.indexer.{ours}")
+    for theirs, ours in {"wq_b": "q_proj", "wk": "k_proj", "k_norm": "k_norm", "weights_proj": "head_weights"}.items()
+)
+
+
+def sparse_layout(arch: Architecture) -> Layout:
+    """The tensors of a decoder of such blocks with indexers."""
+    return layout_of(arch, BLOCK + INDEXER)
 
 
 def shared_choices(c: Config, layers: int) -> list[bool]:

@@ -131,6 +131,11 @@ def written(rotary: Rotary, head_dim: int) -> dict[str, Any]:
     if rotary.dim != head_dim:
         share = rotary.dim / head_dim
         out["partial_rotary_factor"] = share if int(head_dim * share) == rotary.dim else math.nextafter(share, 1)
+    if rotary.turning is not None:
+        share = 2 * rotary.turning / head_dim
+        share = share if int(share * head_dim // 2) == rotary.turning else math.nextafter(share, 1)
+        out |= {"rope_type": "proportional", "partial_rotary_factor": share}
+        return out | ({"factor": rotary.scaling.factor} if isinstance(rotary.scaling, LinearScaling) else {})
     s = rotary.scaling
     if s is None:
         return out

@@ -17,7 +17,10 @@ class Entry(NamedTuple):
     """What a checkpoint holds of some parameters: one tensor, or one for each expert (`each_expert`).
 
     Several `ours` lie in the rows of a tensor, one after the other, or row by row in turn if `interleaved`. `stacked`
-    says that ours have a first dimension of experts; a tensor has it too, unless it is of one.
+    says that ours have a first dimension of experts; a tensor has it too, unless it is of one. `ones` are the places
+    of dimensions of one that a published tensor has and ours have not. With `turns` the parts come in so many turns, an
+    equal share of each in every one; `folded` is how many equal shares of our rows are a dimension of their own, or of
+    our columns where it is negative.
     """
 
     theirs: tuple[str, ...]
@@ -26,6 +29,9 @@ class Entry(NamedTuple):
     stacked: bool
     interleaved: bool
     each_expert: bool
+    ones: tuple[int, ...] = ()
+    turns: int = 0
+    folded: int = 0
 
     def shape(self, ours: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
         """The shape of each published tensor, from those of the parameters."""
@@ -33,14 +39,44 @@ class Entry(NamedTuple):
         rows = int(self.stacked)
         whole = (*parts[0][:rows], sum(part[rows] for part in parts), *parts[0][rows + 1 :])
         whole = whole[1:] if self.each_expert else whole
-        return (*whole[:-2], whole[-1], whole[-2]) if self.transpose else whole
+        whole = (*whole[:-2], whole[-1], whole[-2]) if self.transpose else whole
+        if self.folded > 0:
+            whole = (self.folded, whole[0] // self.folded, *whole[1:])
+        elif self.folded < 0:
+            whole = (-self.folded, *whole[:-1], whole[-1] // -self.folded)
+        for place in self.ones:
+            whole = (*whole[:place], 1, *whole[place:])
+        return whole
+
+    @property
+    def in_order(self) -> bool:
+        """Whether several parts lie one after the other."""
+        return not (self.stacked or self.interleaved or self.turns)
+
+    def published(self, ours: Tensor) -> Tensor:
+        """What is ours, laid out as it is published: a view."""
+        ours = ours.mT if self.transpose else ours
+        if self.folded > 0:
+            ours = ours.unflatten(0, (self.folded, -1))
+        elif self.folded < 0:
+            ours = ours.unflatten(-1, (-self.folded, -1)).movedim(-2, 0)
+        for place in self.ones:
+            ours = ours.unsqueeze(place)
+        return ours
 
     def split(self, whole: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
-        """The parts of ours in a published tensor (or in one expert's), of so many rows each: views of it."""
+        """The parts of ours in a published tensor (or in one expert's), of so many rows each."""
+        for place in reversed(self.ones):
+            whole = whole.squeeze(place)
+        if self.folded:
+            whole = whole.flatten(0, 1) if self.folded > 0 else whole.movedim(0, -2).flatten(-2)
         whole = whole.mT if self.transpose else whole
         rows = int(self.stacked and not self.each_expert)
         if len(sizes) == 1:
             return (whole,)
+        if self.turns:
+            shares = whole.unflatten(rows, (self.turns, -1)).split([size // self.turns for size in sizes], rows + 1)
+            return [share.flatten(rows, rows + 1) for share in shares]
         if self.interleaved:
             return [whole.unflatten(rows, (-1, len(sizes))).select(rows + 1, i) for i in range(len(sizes))]
         return whole.split(list(sizes), rows)
@@ -52,11 +88,14 @@ class Entry(NamedTuple):
         rows = int(self.stacked and not self.each_expert)
         if len(parts) == 1:
             whole = parts[0]
+        elif self.turns:
+            shares = [part.unflatten(rows, (self.turns, -1)) for part in parts]
+            whole = torch.cat(shares, rows + 1).flatten(rows, rows + 1)
         elif self.interleaved:
             whole = torch.stack(list(parts), rows + 1).flatten(rows, rows + 1)
         else:
             whole = torch.cat(list(parts), rows)
-        return (whole.mT if self.transpose else whole).contiguous()
+        return self.published(whole).contiguous()
 
 
 @dataclass(frozen=True)
@@ -67,7 +106,10 @@ class Rule:
     have a first dimension of experts. A name may stop before `.weight` and `.bias`, and then covers both. Several of
     ours lie one after the other in the rows of the published tensor (a fused projection), or in turn if
     `interleaved`; in a tensor that is `stacked`, within each expert. `transpose` says that the published matrix is
-    stored [in, out]. `blocks` limits the rule to those blocks of ours, which the layout counts from zero.
+    stored [in, out], `ones` that it has dimensions of one at these places. Several of ours may also come in `turns`,
+    such as heads, each with its share of every one; with `folded`, our rows (our columns, if it is negative) are
+    published as so many of as many.
+    `blocks` limits the rule to those blocks of ours, which the layout counts from zero.
     """
 
     theirs: str
@@ -76,6 +118,9 @@ class Rule:
     blocks: range | None
     stacked: bool
     interleaved: bool
+    ones: tuple[int, ...]
+    turns: int
+    folded: int
 
     def __init__(
         self,
@@ -85,15 +130,20 @@ class Rule:
         blocks: range | None = None,
         stacked: bool = False,
         interleaved: bool = False,
+        ones: tuple[int, ...] = (),
+        turns: int = 0,
+        folded: int = 0,
     ) -> None:
-        fields = {"theirs": theirs, "ours": ours, "transpose": transpose, "blocks": blocks}
+        fields = {"theirs": theirs, "ours": ours, "transpose": transpose, "blocks": blocks, "ones": ones}
+        fields |= {"turns": turns, "folded": folded}
         for name, value in (fields | {"stacked": stacked or "{e}" in theirs, "interleaved": interleaved}).items():
             object.__setattr__(self, name, value)
 
     def within(self, theirs: str, ours: str) -> Rule:
         """The same rule with these names before its own."""
         fields = {"transpose": self.transpose, "blocks": self.blocks, "interleaved": self.interleaved}
-        return Rule(theirs + self.theirs, *(ours + name for name in self.ours), stacked=self.stacked, **fields)
+        fields |= {"stacked": self.stacked, "ones": self.ones, "turns": self.turns, "folded": self.folded}
+        return Rule(theirs + self.theirs, *(ours + name for name in self.ours), **fields)
 
     def entry(self, match: re.Match[str], experts: int) -> Entry | None:
         """The tensors that hold a parameter of ours whose name matched, unless it is of another block."""
@@ -106,7 +156,8 @@ class Rule:
         each = tuple(theirs.replace("{e}", str(e)) for e in range(experts)) if "{e}" in theirs else (theirs,)
         ours = tuple(name.replace("{i}", index or "").replace("{any}", whole) + suffix for name in self.ours)
         turned = self.transpose and suffix != ".bias"
-        return Entry(each, ours, turned, self.stacked, self.interleaved, each_expert="{e}" in theirs)
+        shape = self.ones, self.turns, self.folded
+        return Entry(each, ours, turned, self.stacked, self.interleaved, "{e}" in theirs, *shape)
 
 
 @dataclass(frozen=True)
@@ -115,12 +166,23 @@ class Layout:
 
     `spellings` are other ways in which checkpoints begin the same names, as (usual beginning, other beginning):
     ("", "language_model.") for the text part of a multimodal one. `skip` lists patterns of tensors that are
-    not part of the architecture, each with the reason.
+    not part of the architecture, each with the reason. `constants` are numbers that every checkpoint holds, in each
+    block if a name has {i}; they are the same everywhere, which loading checks. `blanks` are
+    shapes of tensors that the reference has and nothing reads: they are skipped, and written as zeros. `others` are
+    rules of checkpoints that hold the same in other tensors; they are read, and not written.
     """
 
     rules: tuple[Rule, ...]
     spellings: tuple[tuple[str, str], ...] = (("model.", ""),)
     skip: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, float] = field(default_factory=dict)
+    blanks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    others: tuple[tuple[Rule, ...], ...] = ()
+
+    def constant(self, name: str) -> float | None:
+        """What a tensor of this name holds in every checkpoint, if it is such a one."""
+        patterns = ((re.escape(key).replace(r"\{i\}", r"\d+"), number) for key, number in self.constants.items())
+        return next((number for pattern, number in patterns if re.fullmatch(pattern, name)), None)
 
     def reason_to_skip(self, name: str) -> str | None:
         return next((reason for pattern, reason in self.skip.items() if re.fullmatch(pattern, name)), None)
@@ -161,6 +223,12 @@ def decoder_rules(block: Iterable[Rule], root: str = "model.", stem: str = "laye
     )
 
 
+def named(theirs: str, ours: str, names: str) -> tuple[Rule, ...]:
+    """Rules of tensors at one place: what follows the beginning, `theirs:ours` where the two differ."""
+    pairs = (name.split(":") for name in names.split())
+    return tuple(Rule(theirs + pair[0], ours + pair[-1]) for pair in pairs)
+
+
 ATTENTION = tuple(Rule(f"self_attn.{p}_proj", f"mixer.op.{p}_proj") for p in "qkvo")
 QK_NORMS = (Rule("self_attn.q_norm", "mixer.op.q_norm"), Rule("self_attn.k_norm", "mixer.op.k_norm"))
 GLU = tuple(Rule(f"mlp.{p}_proj", f"feed_forward.op.{p}_proj") for p in ("gate", "up", "down"))
@@ -168,6 +236,11 @@ EXPERTS = tuple(
     Rule(f"mlp.experts.{{e}}.{p}_proj", f"feed_forward.op.experts.{p}_proj") for p in ("gate", "up", "down")
 )
 ROUTER = (Rule("mlp.gate", "feed_forward.op.router.gate"),)
+BLOCK_SPARSE = tuple(
+    Rule(f"block_sparse_moe.experts.{{e}}.{w}", f"feed_forward.op.experts.{p}_proj")
+    for w, p in (("w1", "gate"), ("w3", "up"), ("w2", "down"))
+)
+"""Experts as Mixtral names them."""
 CORRECTION = (Rule("mlp.gate.e_score_correction_bias", "feed_forward.op.router.correction"),)
 SHARED = tuple(Rule(f"mlp.shared_experts.{p}_proj", f"feed_forward.op.shared.{p}_proj") for p in ("gate", "up", "down"))
 PRE_NORMS = (Rule("input_layernorm", "mixer.before"), Rule("post_attention_layernorm", "feed_forward.before"))
@@ -189,6 +262,13 @@ VISION = {
     r"(model\.)?(vision_tower|multi_modal_projector|vision_model)\..*": "the image encoder is not part of this model"
 }
 """The tensors of a multimodal checkpoint that its text decoder does not have."""
+
+
+def later_layers(blocks: int) -> dict[str, str]:
+    """The tensors of layers right behind the last block, which predict later tokens."""
+    later = "|".join(str(blocks + i) for i in range(8))
+    return {rf"(.*\.)?layers\.({later})\..*": "it predicts later tokens"}
+
 
 COMPUTED = {r".*rotary_emb\.inv_freq": "follows from the config"}
 """Tensors that old checkpoints hold and no one needs."""

@@ -163,6 +163,7 @@ def minimax(c: Config, width: int) -> Encoder | None:
     known = {"multimodal_projector_bias": True, "num_reward_heads": 0, "projector_hidden_act": "gelu"}
     for key, value in (known | {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}).items():
         c.only(key, value)
+    c.only("merged_hidden_size", joined.gives(width))
     inner = c.count("projector_hidden_size", 6144)
     return Encoder(
         modality="image",

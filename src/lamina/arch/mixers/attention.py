@@ -157,17 +157,16 @@ class Attention(Mixer):
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         """Keys and values, of G (K + V) numbers a token, for as many tokens as a query can see."""
-        return self._cached() if self.kv_from is None else ()
+        index = self.blocks.keeps() if self.blocks else ()
+        return (self._cached(), *index) if self.kv_from is None else index
 
     def borrows(self, width: int) -> tuple[Kept, ...]:
-        return () if self.kv_from is None else self._cached()
+        return () if self.kv_from is None else (self._cached(),)
 
-    def _cached(self) -> tuple[Kept, ...]:
+    def _cached(self) -> Kept:
         a_token = self.kv_heads * (self.head_dim + (0 if self.keys_as_values else self.values))
         kind = "window" if self.window else "chunk" if self.chunk else "full"
-        if self.blocks is None:
-            return (Kept(kind, a_token, window=self.window or self.chunk),)
-        return (Kept(kind, a_token, read=self.blocks.reach), *self.blocks.keeps())
+        return Kept(kind, a_token, window=self.window or self.chunk, read=self.blocks.reach if self.blocks else None)
 
     def saved(self, width: int) -> int:
         own = self.kv_heads if self.kv_from is None else 0

@@ -58,8 +58,8 @@ class BlockIndexer(HeadIndexer):
         return self.top_k * self.block
 
     def pairs(self) -> Pairs:
-        """Scores: of every key."""
-        return Pairs(2 * self.heads * self.head_dim)
+        """Scores of every key; none of a query that sees no more than it may read."""
+        return Pairs(2 * self.heads * self.head_dim, after=self.reach)
 
     def keeps(self) -> tuple[Kept, ...]:
         return (Kept("index", self.head_dim),)

@@ -89,10 +89,11 @@ class Indexer(Node):
         return named
 
     def pairs(self) -> tuple[Pairs, ...]:
-        """Scores of keys: every one, whether it is chosen or not."""
+        """Scores of every key, and their sum over heads; none of a query that sees no more than it may choose."""
         if self.shared:
             return ()
-        return (Pairs(2 * self.heads * self.head_dim, stride=self.pool.size if self.pool else 1),)
+        stride = self.pool.size if self.pool else 1
+        return (Pairs(2 * self.heads * (self.head_dim + 1), stride=stride, after=self.chosen),)
 
     def keeps(self) -> tuple[Kept, ...]:
         """One key a token or a pool; room for an unfinished pool: its tokens' keys and what weighs them."""
@@ -181,12 +182,18 @@ class LatentAttention(Mixer):
         """A prompt expands the latent into keys and values; one more token absorbs the expansion instead.
 
         Absorbed, a head turns its query into the latent space (2 P R FLOPs), scores R + rotary_dim numbers of each
-        key, sums latents, and turns the sum into a value (2 R V): together what expanding one token costs.
+        key, sums latents, and turns the sum into a value (2 R V): together what expanding one token costs. A query
+        that sees more than an indexer chooses is always absorbed: the chosen rows alone are fetched for it.
         """
         products = {name: shape for name, shape in self.weights(width).items() if not name.endswith("pool_bias")}
-        a_pair = self.latent * 2 + self.rotary_dim if decoding else self.head_dim + self.value_dim
-        chosen = Pairs(2 * self.heads * a_pair, self.indexer.chosen if self.indexer else None)
-        return Work(2 * matrices(products), (chosen, *(self.indexer.pairs() if self.indexer else ())))
+        absorbed = 2 * self.heads * (self.latent * 2 + self.rotary_dim)
+        expanded = 2 * self.heads * (self.head_dim + self.value_dim)
+        a_pair = absorbed if decoding else expanded
+        if self.indexer is None:
+            return Work(2 * matrices(products), (Pairs(a_pair),))
+        chosen = self.indexer.chosen
+        pairs = Pairs(a_pair, until=chosen), Pairs(absorbed, chosen, after=chosen)
+        return Work(2 * matrices(products), (*pairs, *self.indexer.pairs()))
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         """R + rotary_dim numbers a token, whatever the number of heads."""

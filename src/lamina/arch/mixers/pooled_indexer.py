@@ -27,8 +27,8 @@ class PooledIndexer(HeadIndexer):
         return self.top_k * self.pool + self.pool - 1
 
     def pairs(self) -> Pairs:
-        """Scores: of every whole pool."""
-        return Pairs(2 * self.heads * self.head_dim, stride=self.pool)
+        """Scores of every whole pool; none of a query that sees no more than it may read."""
+        return Pairs(2 * self.heads * self.head_dim, stride=self.pool, after=self.reach)
 
     def keeps(self) -> tuple[Kept, ...]:
         """A mean a pool, and the sum of the unfinished one."""

@@ -29,6 +29,11 @@
   }
 
   function countPairs(pairs, tokens, context, causal) {
+    if (causal && (pairs.after || pairs.until !== undefined)) {
+      const start = Math.max(context, pairs.after || 0);
+      const end = Math.min(context + tokens, pairs.until === undefined ? Infinity : pairs.until);
+      return countPairs({ ...pairs, after: 0, until: undefined }, Math.max(0, end - start), start, causal);
+    }
     if (!causal) return tokens * (context + tokens);
     if (pairs.chunk) return withinChunks(context + tokens, pairs.chunk) - withinChunks(context, pairs.chunk);
     if (pairs.stride > 1) return strided(context + tokens, pairs) - strided(context, pairs);
