@@ -37,7 +37,7 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
 
 
 def kept_buffers(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The buffers that a checkpoint holds: routing corrections, scalars of layers; not constants, which have no size."""
+    """The buffers that a checkpoint holds: routing corrections, scalars of layers; no constants, which have no size."""
     saved = model.state_dict()
     return {name: b for name, b in model.named_buffers() if name in saved and b.is_floating_point() and b.ndim}
 

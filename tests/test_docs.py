@@ -159,15 +159,15 @@ def test_a_mechanism_page_is_whole_and_names_what_the_catalog_has(page: Path) ->
 
 def test_the_example_of_a_family_equals_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """The block in CONTRIBUTING.md, as a family of its own."""
-    from table import BASE, _row
+    from table import BASE, row
 
     (fence,) = (f for f in FENCES if f.kind == "python family")
     assert len(fence.text.splitlines()) <= 60
     (family,) = fence.run()["FAMILIES"]
     monkeypatch.setitem(families(), "starcoder2", family)
-    row = re.search(r"The row is `(_row\(.*?\))`", fence.page.read_text(encoding="utf-8"))
-    assert row
-    theirs, directory = reference(eval(row[1], {"_row": _row, "BASE": BASE}))
+    said = re.search(r"The row is `(row\(.*?\))`", fence.page.read_text(encoding="utf-8"))
+    assert said
+    theirs, directory = reference(eval(said[1], {"row": row, "BASE": BASE}))
     ours, x = lamina.load(directory), ids(2, 19)
     with torch.inference_mode():
         assert relative(ours(x), theirs(x, use_cache=False).logits) <= 1e-5

@@ -40,6 +40,35 @@ LONGCAT = SIZES | {
     "zero_expert_num": 4,
     "moe_topk": 4,
 }
+LARGE = {key: value for key, value in MISTRAL.items() if key not in ("q_lora_rank", "first_k_dense_replace")} | {
+    "num_hidden_layers": 5,
+    "index_n_heads": 16,  # with a few, scores of zero tie
+    "index_head_dim": 12,
+    "pad_token_id": 0,
+}
+SHARING = {
+    "num_hidden_layers": 8,
+    "kv_source_layers": [0, 0, 2, 3, 2, 5, 5, 3],
+    "indexer_types": ["full", "shared", "full", "full", "full", "shared", "full", "full"],
+    "no_rope_layer_interval": 4,
+    "first_k_dense_replace": 2,
+}
+SEES = {
+    "hidden_size": 16,
+    "intermediate_size": 20,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+
+def large(name: str, **more: object) -> Row:
+    """Mistral Large 4, which has no class for its text alone."""
+    classes = "MistralLarge4ForConditionalGeneration", "MistralLarge4Config"
+    return Row(name, *classes, {"text_config": LARGE | more, "vision_config": SEES, "tie_word_embeddings": False})
+
+
 CLASSES = "LongcatFlashForCausalLM", "LongcatFlashConfig"
 IDENTITIES = 3 * 4 * 2 * 20 * 48
 """Gates and ups of experts that return what they read."""
@@ -67,4 +96,6 @@ ROWS: list[Row] = [
     row("mistral-small-4", "Mistral4", MISTRAL, first_k_dense_replace=0, rope_parameters=LONGER),
     Row("longcat-flash", *CLASSES, LONGCAT, unread=IDENTITIES),
     Row("longcat-flash-yarn", *CLASSES, LONGCAT | {"attention_bias": True, "rope_parameters": ALL_DIM}, IDENTITIES),
+    large("mistral-large-4", index_topk=7, rope_parameters=YARN | {"attention_factor": 1.0}),
+    large("mistral-large-4-shared", index_topk=9, **SHARING),
 ]

@@ -36,6 +36,17 @@ SHORTS = WIDE | {
     "rel_extent": 11,
     "conv_kernel_size": 3,
 }
+SUMS = {key: value for key, value in SHORTS.items() if key not in ("mlp_layer_types", "n_shared_experts")} | {
+    "num_hidden_layers": 5,
+    "layer_types": [*HYBRID, "hybrid", "hybrid"],
+    "n_layers_per_attn_res_block": 2,
+    "log_scaling_n_floor": 6,
+    "qk_l2_clip_threshold": 2.0,
+    "rel_l2_clip_threshold": 1.5,
+    "mlp_gate_softcap": 1.0,
+    "mlp_up_softcap": 2.0,
+}
+del SUMS["intermediate_size"]
 
 ROWS: list[Row] = [
     row("ministral3", "Ministral3", MINISTRAL),
@@ -59,5 +70,6 @@ ROWS: list[Row] = [
     row("command-r-plus", "Cohere", BASE, use_qk_norm=True, attention_bias=True, tie_word_embeddings=True),
     Row("inkling", "InklingForCausalLM", "InklingTextConfig", SHORTS | {"log_scaling_n_floor": 6}),
     Row("inkling-unscaled", "InklingForCausalLM", "InklingTextConfig", SHORTS | {"unpadded_vocab_size": None}),
+    Row("inkling2", "Inkling2ForCausalLM", "Inkling2TextConfig", SUMS),
     row("exaone4-unbounded", "Exaone4", BASE, sliding_window=None, layer_types=["full_attention"] * 3),
 ]

@@ -36,11 +36,26 @@ SHARED_CHOICES = DSA_ONE | {
     "indexer_types": ["full", "shared", "full", "shared", "shared"],
 }
 
+POOLS = DSA_ONE | {
+    "qk_rope_head_dim": 0,
+    "index_topk": 8,
+    "index_kpool": 4,
+    "layer_types": ["indexed_attention"] * 3,
+    "mlp_layer_types": ["dense", "sparse", "sparse"],
+    "hc_mult": 3,
+    "hc_sinkhorn_iters": 4,
+    "swiglu_limit": 0.9,
+    "pad_token_id": 0,
+}
+SEES = {"hidden_size": 16, "intermediate_size": 20, "depth": 1, "num_heads": 2, "image_size": 28, "patch_size": 14}
+WITH_IMAGES = {"text_config": POOLS, "vision_config": SEES | {"out_hidden_size": 48}}
+
 ROWS: list[Row] = [
     row("deepseek-v3.2", "DeepseekV32", DSA, rope_parameters=ALL_DIM),
     row("deepseek-v3.2-biases", "DeepseekV32", DSA, attention_bias=True, index_topk=11, qk_rope_head_dim=4),
     row("glm-5", "GlmMoeDsa", DSA_ONE, rms_norm_eps=1e-5),
     row("glm-5.2", "GlmMoeDsa", SHARED_CHOICES, rope_parameters=ALL_DIM),
+    Row("glm-5.3-attention", "Glm5NextForConditionalGeneration", "Glm5NextConfig", WITH_IMAGES),
     Row("minimax-m3", *CLASSES, M3),
     Row("minimax-m3-shares", *CLASSES, M3 | GROUPS | {"index_local_blocks": 2, "index_topk_blocks": 2}),
     Row("minimax-m3-no-local", *CLASSES, M3 | {"index_local_blocks": 0, "tie_word_embeddings": True}),

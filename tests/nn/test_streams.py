@@ -40,7 +40,7 @@ from lamina.nn.short_filter import ShortFilter as Filter
 from lamina.nn.state import Fresh
 from lamina.nn.step import Step
 
-from .used_streams import ALTUP, BRANCH, EARLIER, FILTER, GATED, HYPER, LAUREL, OWN, PLAIN
+from .used_streams import ALTUP, BRANCH, EARLIER, FILTER, GATED, HYPER, LAUREL, NGRAMS, OWN, PLAIN
 
 B, T, D, N = 2, 7, 12, 3
 RMS = RMSNorm(eps=1e-3)
@@ -50,6 +50,7 @@ KINDS: list[Any] = [
     HYPER.replace(iterations=0, magnitude=1.3),
     HYPER.replace(joining="mean"),
     GATED,
+    GATED.replace(memory=NGRAMS),
     EARLIER,
     EARLIER.replace(blocks=1, scaled=True, normed=True, first=False),
 ]
@@ -100,6 +101,32 @@ def test_gated_streams_are_the_references() -> None:
     (read, write), (expected, _, injected) = ours(x), theirs(x.flatten(2))
     torch.testing.assert_close(read, expected)
     torch.testing.assert_close(write(out), x + out[..., None, :] * injected[..., None])
+
+
+@torch.no_grad()
+def test_a_memory_of_tokens_is_the_references() -> None:
+    """Of the second block that reads one, with ends of texts among the tokens."""
+    sizes = {
+        "ngram_size": 3,
+        "heads_per_ngram": 2,
+        "ngram_vocab_size_base": 50,
+        "make_ngram_vocab_size_divisible_by": 16,
+    }
+    more = {"hc_count": N, "hidden_size": D, "ple_embed_dim": 8, "ple_conv_kernel_size": 3, "rms_norm_eps": 1e-3}
+    config: Any = types.SimpleNamespace(vocab_size=31, seed=77, eos_token_id=5, **sizes, **more)
+    theirs = filled(qwen.Qwen4ExpTextPLELayer(config, 4, 1))
+    value = NGRAMS.replace(blocks=(0, 4), width=8, kernel=3, multiple=16, seed=77, norm=RMSNorm(eps=1e-3, offset=1.0))
+    place = Place(vocab=31)
+    place.block = 4
+    ours: Any = streams.memory(GATED.replace(memory=value), D, place)
+    names = {"table": "ple_embedding.ngram_embedding.weight", "convolution.weight": "conv1d.weight"}
+    names |= {f"{name}.weight": f"{name}.weight" for name in ("key_proj", "value_proj")}
+    norms = {"key_norm": "norm_key", "stream_norm": "norm_query", "convolution_norm": "norm_conv"}
+    same(ours, theirs, names | {f"{left}.weight": f"{right}.weight" for left, right in norms.items()})
+    ids = torch.tensor([[3, 9, 5, 9, 4, 30, 5, 5, 1, 2], [5, 1, 0, 7, 7, 7, 7, 2, 5, 3]])
+    x, fresh = noise(2, 10, N, D), Fresh()
+    found = ours(x, Step(ids, x.dtype, lambda slot: fresh, [0, 0], None))
+    torch.testing.assert_close(found.flatten(2), x.flatten(2) + theirs(x.flatten(2), ids, None))
 
 
 def sums_of_inkling(embedding: torch.Tensor, parts: list[Any], run: int) -> torch.Tensor:
@@ -307,7 +334,7 @@ def test_everything_learns(arch: Any) -> None:
     model = filled(lamina.build(arch)).train()
     model(torch.arange(9)[None]).square().mean().backward()
     idle = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
-    one = {f"blocks.0.mixer.stream.{name}.weight" for name in ("score", "norm")}  # a mean of one sum is that sum
+    one = {f"blocks.0.mixer.stream.{name}" for name in ("score.weight", "norm.weight")}  # a mean of one sum is that sum
     assert idle == (one if arch.stream == EARLIER else set())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 

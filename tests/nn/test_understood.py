@@ -79,7 +79,6 @@ RECURSIVE = Architecture(
     recursion=Recursion(low=Span(start=0, stop=1), high=Span(start=1, stop=2), low_cycles=2, high_cycles=2),
     context=9,
 )
-NGRAMS = values.NgramMemory(blocks=(0,), width=4, longest=2, tables=1, rows=9, seed=1, end=2)
 SEQUENCE = SequenceGLU(length=9, glu=GLU(inner=7))
 
 
@@ -258,7 +257,6 @@ REFUSED: list[tuple[Node, dict[str, Any]]] = [
     (Causal(), {"prefix": True}),
     (DECODER, {"loops": 2, "exit_gate": True}),
     (DECODER, {"encoders": samples.SEEING.encoders[1:2]}),
-    (values.GatedStreams(count=2, rank=3), {"memory": NGRAMS}),
     (RECURSIVE.recursion, {"enters": "start", "norm": RMS, "halting": False}),
 ]
 IN_PART: list[tuple[Node, dict[str, Any]]] = [
@@ -371,7 +369,7 @@ def test_what_runs_is_refused_nowhere():
     for value in samples.ALL[len(samples.RUNS) :]:
         with pytest.raises(LaminaError, match="can be priced and drawn, but not run yet"):
             check(value)
-    last = SELF.replace(rotary=TURN.replace(spread="each"))
+    last = next(node for node in samples.parts(samples.RECURRENT) if isinstance(node, values.MLSTM))
     arch = DECODER.replace(blocks=(*DECODER.blocks, Block(branches=(Branch(op=last),))))
-    with pytest.raises(LaminaError, match=r"^blocks\[2\]\.mixer\.rotary\.spread \(each\) can be priced and drawn"):
+    with pytest.raises(LaminaError, match=r"^blocks\[2\]\.mixer \(MLSTM\) can be priced and drawn, but not"):
         lamina.build(arch)

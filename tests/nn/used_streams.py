@@ -23,6 +23,7 @@ from lamina.arch import (
     LaurelResidual,
     LayerNorm,
     LayerScale,
+    NgramMemory,
     RelativeAttention,
     RMSNorm,
     Rotary,
@@ -42,6 +43,7 @@ PLAIN = Architecture(
 )
 HYPER = HyperConnections(count=3, iterations=2, norm=RMSNorm(eps=1e-3, weight=False), eps=1e-3)
 GATED = GatedStreams(count=3, rank=4, norm=RMS)
+NGRAMS = NgramMemory(blocks=(0, 2), width=12, longest=3, tables=2, rows=50, kernel=2, seed=1, end=5, norm=RMS)
 EARLIER = AttentionResiduals(blocks=2, norm=RMS)
 ALTUP = AltUp(count=3, norm=RMS)
 RELATIVE = RelativeAttention(heads=4, kv_heads=2, head_dim=6, relative_dim=3, extent=5)
@@ -61,7 +63,9 @@ USED: list[tuple[Any, dict[str, Any]]] = [
     (PLAIN, {"stream": HYPER}),
     (OWN, {"stream": EARLIER.replace(separate=(1, 2))}),
     (HYPER, {"count": 2, "iterations": 0, "magnitude": 1.0, "eps": 0.1, "norm": RMS, "joining": "mean"}),
-    (GATED, {"count": 2, "rank": 3, "norm": LAYER}),
+    (GATED, {"count": 2, "rank": 3, "norm": LAYER, "memory": NGRAMS}),
+    (NGRAMS, {"blocks": (1,), "width": 8, "longest": 4, "tables": 1, "rows": 40, "multiple": 16, "kernel": 3}),
+    (NGRAMS, {"seed": 2, "end": 4, "norm": LAYER}),
     (EARLIER, {"blocks": 1, "norm": LAYER, "scaled": True, "normed": True, "first": False}),
     (ALTUP, {"count": 2, "active": 1, "norm": LAYER, "output_scale": False}),
     (BRANCH, {"residual": SCALED, "filter": FILTER}),
@@ -86,6 +90,7 @@ HOLDING = {
         lambda part: BRANCH.replace(residual=part),
     ),
     ShortFilter: lambda part: BRANCH.replace(filter=part),
+    NgramMemory: lambda part: GATED.replace(memory=part),
     Compressor: lambda part: NEAR.replace(compressor=part),
     EntryIndexer: lambda part: FAR.replace(indexer=part),
 }

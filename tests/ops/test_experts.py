@@ -14,6 +14,7 @@ from lamina.ops.experts import (
     grouped_reference,
     sort_by_expert,
 )
+from lamina.ops.grid import Grid
 from lamina.ops.packed import Packed
 from tests.reference import relative
 
@@ -166,26 +167,33 @@ def test_torch_grouped_product_is_called_as_it_wants():
     assert relative(found, grouped_reference(x.double(), weight.double(), rows)) <= 2e-2
 
 
-@pytest.mark.parametrize("format", ["Q8_0", "Q4_0"])
-def test_packed_stacks(format):
-    """Kept as stored, only those that were chosen are unpacked; values are those of the expanded stack."""
-    block, inputs = BLOCKS[format], 64
+def grid(inputs: int) -> Packed:
+    """Numbers of one byte, with a scale for every tile of 3 rows and 16 columns, and a factor of each matrix."""
+    form = Grid("e4m3", 3, 16, "F32")
+    tiles = -(-F // 3), -(-inputs // 16)
+    codes = normal(E, F, inputs).to(torch.float8_e4m3fn).view(torch.uint8)
+    scales = normal(E, *tiles, seed=1).view(torch.uint8)
+    return Packed(form, (E, F, inputs), [codes, scales, None, normal(E, 1, seed=2).view(torch.uint8)])
+
+
+def blocks(name: str, inputs: int) -> Packed:
+    block = BLOCKS[name]
     random = torch.Generator().manual_seed(0)
     raw = torch.randint(0, 256, (E, F, inputs // block.elements, block.nbytes), dtype=torch.uint8, generator=random)
     raw[..., :2] = torch.tensor([0x00, 0x2C], dtype=torch.uint8)  # a scale of 1/16
-    packed = Packed(block, (E, F, inputs), [raw.flatten(2)])
-    chosen = choices(9, 2, first=3)
-    rows, x = sort_by_expert(chosen, E), normal(18, inputs)
+    return Packed(block, (E, F, inputs), [raw.flatten(2)])
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 9, 60])
+@pytest.mark.parametrize("stored", ["Q8_0", "Q4_0", "grid"])
+def test_packed_stacks(threads, poisoned, stored, tokens):
+    """Kept as stored, only those that were chosen are unpacked; values are those of the expanded stack."""
+    packed = grid(64) if stored == "grid" else blocks(stored, 64)
+    chosen = choices(tokens, 2, first=3)
+    rows, x = sort_by_expert(chosen, E), normal(2 * tokens, 64)
     exact = grouped_reference(x.double(), packed.dense().double(), rows)
     with torch.no_grad():
         assert relative(grouped_linear(x, packed, rows), exact) <= 1e-5
-        assert (
-            relative(
-                grouped_linear(x[:2], packed, sort_by_expert(chosen[:1], E)),
-                grouped_reference(x[:2].double(), packed.dense().double(), sort_by_expert(chosen[:1], E)),
-            )
-            <= 1e-5
-        )
     x.requires_grad_()
     grouped_linear(x, packed, rows).sum().backward()
     assert relative(x.grad, packed.dense()[rows.expert].sum(1)) <= 1e-5

@@ -65,7 +65,9 @@ def load(
         file = open_directory(path) if path.is_dir() else open_safetensors(path)
         config = Config(read_json(directory / "config.json"), str(directory / "config.json"))
         arch = _text_decoder(read(config, directory.resolve().name), config)
-        layout = family_of(config).layout_of(arch)
+        family = family_of(config)
+        arch = _held(arch, family.layout_of(arch), file, config)
+        layout = family.layout_of(arch)
         file, passed = quantised(file, config.data, config.where)
         config.ignored.pop("quantization_config", None)
         filling = _Filling(file, layout, dtype, device, expand, progress)
@@ -85,6 +87,15 @@ def _text_decoder(arch: Architecture, config: Config) -> Architecture:
         reason = f"the {encoder.modality} encoder can be priced and drawn, but not run yet"
         config.ignored |= {f"encoders[{i}]": reason} | ({key: reason} if key in config else {})
     return arch.replace(encoders=()) if arch.encoders else arch
+
+
+def _held(arch: Architecture, layout: Layout, file: TensorFile, config: Config) -> Architecture:
+    """An architecture without its heads for later tokens, where the checkpoint has none of them; which is said."""
+    joining = [f".{rule.theirs}.weight" for rule in layout.rules if rule.ours == ("prediction.0.joining",)]
+    if not joining or any(f".{name}".endswith(joining[0].removeprefix(".model")) for name in file.tensors):
+        return arch
+    config.ignored["prediction"] = "the config speaks of layers that predict later tokens, the checkpoint has none"
+    return arch.replace(prediction=None)
 
 
 @dataclass(frozen=True)

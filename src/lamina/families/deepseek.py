@@ -14,6 +14,7 @@ from lamina.published.common import Family, Sizes, decoder, pre_norm
 from lamina.published.config import Config
 from lamina.published.encoders import split
 from lamina.published.experts import mixture, moe_of, router, sparse_layers
+from lamina.published.prediction import drafting
 
 
 def blocks_around(
@@ -79,18 +80,22 @@ def write_v3(arch: Architecture) -> dict[str, Any]:
         "rope_interleave": latent.interleaved(arch),
         "scoring_func": "sigmoid",
         "topk_method": "noaux_tc",
-        "num_nextn_predict_layers": 0,
     }
 
 
 def write_v32(arch: Architecture) -> dict[str, Any]:
     said = latent.keys(arch, "DeepseekV32ForCausalLM") | latent.indexer_keys(arch)
     del said["indexer_types"]  # each layer chooses by itself
-    return {"model_type": "deepseek_v32", **said, "topk_method": "noaux_tc", "num_nextn_predict_layers": 0}
+    return {"model_type": "deepseek_v32", **said, "topk_method": "noaux_tc"}
 
 
 FAMILIES = (
     Family("deepseek_v2", ("deepseek_v2",), read_v2, write_v2, latent.layout_of),
-    Family("deepseek_v3", ("deepseek_v3", "kimi_k2", "kimi_k25"), read_v3, write_v3, latent.layout_of),
-    Family("deepseek_v32", ("deepseek_v32",), read_v32, write_v32, latent.sparse_layout),
+    drafting(
+        Family("deepseek_v3", ("deepseek_v3", "kimi_k2", "kimi_k25"), read_v3, write_v3, latent.layout_of), latent.BLOCK
+    ),
+    drafting(
+        Family("deepseek_v32", ("deepseek_v32",), read_v32, write_v32, latent.sparse_layout),
+        latent.BLOCK + latent.INDEXER,
+    ),
 )

@@ -13,6 +13,7 @@ from lamina.published import latent, rope
 from lamina.published.common import Family
 from lamina.published.config import Config
 from lamina.published.experts import mixture, router, sparse_blocks, sparse_layers
+from lamina.published.prediction import drafting
 
 
 def read_lite(c: Config) -> Architecture:
@@ -31,4 +32,6 @@ def write_lite(arch: Architecture) -> dict[str, Any]:
     return {"model_type": "glm4_moe_lite", **said}
 
 
-FAMILIES = (Family("glm4_moe_lite", ("glm4_moe_lite",), read_lite, write_lite, latent.layout_of),)
+FAMILIES = (
+    drafting(Family("glm4_moe_lite", ("glm4_moe_lite",), read_lite, write_lite, latent.layout_of), latent.BLOCK),
+)

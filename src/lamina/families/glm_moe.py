@@ -30,6 +30,7 @@ from lamina.published.experts import (
     sparse_blocks,
     sparse_layers,
 )
+from lamina.published.prediction import drafting
 from lamina.published.rope import LAYER_TYPES, parameters, rotary
 from lamina.published.rules import (
     ATTENTION,
@@ -58,7 +59,7 @@ def read_glm4(c: Config) -> Architecture:
     )
     chosen = router(c, experts=128, active=8, score="sigmoid", correction=True)
     experts = mixture(c, s, chosen, inner=1408, shared=1)
-    c.ignore("multi-token-prediction layers are not built yet", "num_nextn_predict_layers", "num_mtp_layers")
+    c.ignore("says the same as num_nextn_predict_layers", "num_mtp_layers")
     feed_forwards = [experts if has else s.glu() for has in sparse_layers(c, s.layers, dense=1)]
     return decoder(c, "glm4_moe", s, pre_norms([attention] * s.layers, feed_forwards, norm), norm)
 
@@ -114,6 +115,6 @@ def layout(arch: Architecture) -> Layout:
 
 
 FAMILIES = (
-    Family("glm4_moe", ("glm4_moe",), read_glm4, write_glm4, layout),
+    drafting(Family("glm4_moe", ("glm4_moe",), read_glm4, write_glm4, layout), BLOCK),
     Family("dots1", ("dots1",), read_dots1, write_dots1, layout),
 )

@@ -5,14 +5,27 @@ Source: the published config and reference.
 
 from __future__ import annotations
 
-from lamina.arch import Architecture, Clamp, HyperConnections, KeyPool, KimiDeltaAttention, RMSNorm
+from typing import Any
+
+from lamina.arch import (
+    GLU,
+    Architecture,
+    Clamp,
+    KeyPool,
+    KimiDeltaAttention,
+    LatentAttention,
+    RMSNorm,
+)
 from lamina.errors import LaminaError
 from lamina.families.deepseek import blocks_around
-from lamina.published import latent, vision_more
+from lamina.published import latent, streams, vision_more
 from lamina.published.common import Family
 from lamina.published.config import Config
 from lamina.published.encoders import split
-from lamina.published.experts import mixture, router, sparse_layers
+from lamina.published.experts import layer_kinds, mixture, moe_of, router, sparse_layers
+from lamina.published.rules import Layout, Rule, decoder_rules, later_layers
+
+LINEAR, INDEXED = "linear_attention", "indexed_attention"
 
 
 def read(c: Config) -> Architecture:
@@ -33,13 +46,7 @@ def read(c: Config) -> Architecture:
     mixers = [known[kind] for kind in c.layer_types(s.layers, usual, known)]
     gate = router(c, 288, 8, "sigmoid", scale=2.5, correction=True)
     moe = mixture(c, s, gate, 2048, shared=1, expert=s.glu().replace(clamp=clamp))
-    stream = HyperConnections(
-        count=c.count("hc_mult", 4),
-        iterations=c.count("hc_sinkhorn_iters", 20),
-        eps=c.float("hc_eps", 1e-6),
-        norm=RMSNorm(eps=s.eps, weight=False),
-        joining="mean",
-    )
+    stream = streams.hyper_connections(c, s.eps, joining="mean")
     arch = blocks_around(c, "glm5_next", s, mixers, moe, sparse_layers(c, s.layers, 3))
     return arch.replace(stream=stream, encoders=encoders)
 
@@ -60,4 +67,39 @@ def _delta(c: Config, norm: RMSNorm) -> KimiDeltaAttention:
     )
 
 
-FAMILIES = (Family("glm5_next", ("glm5_next", "glm5_next_text"), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    """The text decoder's. What linear layers say follows with the modules that run them."""
+    mixers = [next(block.ops()) for block in arch.blocks]
+    indexer, expert = latent.attention_of(arch).indexer, moe_of(arch).expert
+    assert isinstance(expert, GLU)
+    assert indexer
+    assert indexer.pool
+    assert expert.clamp
+    said = latent.keys(arch, "Glm5NextForConditionalGeneration") | latent.indexer_keys(arch) | layer_kinds(arch)
+    del said["first_k_dense_replace"], said["rope_parameters"]  # which the list says, and which there is none of
+    return {
+        "model_type": "glm5_next_text",
+        **said,
+        "indexer_types": ["full"] * len(mixers),
+        "index_kpool": indexer.pool.size,
+        "index_kpool_always_select_tail": indexer.pool.tail,
+        "layer_types": [INDEXED if isinstance(mixer, LatentAttention) else LINEAR for mixer in mixers],
+        "swiglu_limit": expert.clamp.limit,
+        **streams.hyper_keys(arch),
+    }
+
+
+POOLED = (
+    Rule("self_attn.indexer.index_kpool_compress_ape", "mixer.op.indexer.pool_bias"),
+    Rule("self_attn.indexer.index_kpool_compress_gate", "mixer.op.indexer.pool_proj.weight"),
+)
+BLOCK = latent.BLOCK + latent.INDEXER + POOLED + streams.around_branches("hc_attn_", "hc_ffn_")
+
+
+def layout(arch: Architecture) -> Layout:
+    """The tensors of layers that attend; those of linear layers follow with the modules that run them."""
+    skip = {r"(model\.)?visual\..*": "the image encoder is not part of this model"} | later_layers(len(arch.blocks))
+    return Layout(decoder_rules(BLOCK, root="model.language_model."), skip=skip)
+
+
+FAMILIES = (Family("glm5_next", ("glm5_next", "glm5_next_text"), read, write, layout),)

@@ -13,6 +13,7 @@ from lamina.published import latent, rope
 from lamina.published.common import Family
 from lamina.published.config import Config
 from lamina.published.experts import layer_kinds, mixture, router, sparse_layers
+from lamina.published.prediction import drafting
 
 
 def read(c: Config) -> Architecture:
@@ -36,4 +37,6 @@ def write(arch: Architecture) -> dict[str, Any]:
     return {"model_type": "glm_moe_dsa", **said}
 
 
-FAMILIES = (Family("glm_moe_dsa", ("glm_moe_dsa",), read, write, latent.sparse_layout),)
+FAMILIES = (
+    drafting(Family("glm_moe_dsa", ("glm_moe_dsa",), read, write, latent.sparse_layout), latent.BLOCK + latent.INDEXER),
+)

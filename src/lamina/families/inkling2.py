@@ -6,14 +6,17 @@ Source: the published config and the reference's code.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from lamina.arch import (
+    GLU,
     Architecture,
     AttentionResiduals,
     Block,
     Branch,
     LengthClip,
     MoE,
+    RelativeAttention,
     RMSNorm,
     ShortFilter,
     Squash,
@@ -23,8 +26,8 @@ from lamina.published import vision_more
 from lamina.published.common import Family, Sizes, decoder, sizes
 from lamina.published.config import Config
 from lamina.published.encoders import split
-from lamina.published.experts import one_name, router
-from lamina.published.inkling import ALIASES, attentions, layer_kinds, padded, temperature
+from lamina.published.experts import moe_of, one_name, router
+from lamina.published.inkling import ALIASES, attentions, keys, layer_kinds, padded, published, temperature
 
 MORE_ALIASES = ALIASES | {"moe_intermediate_size": ("intermediate_size",)}
 
@@ -81,4 +84,26 @@ def read(c: Config) -> Architecture:
     return padded(c, arch.replace(stream=stream, encoders=encoders), s.eps, 200058)
 
 
-FAMILIES = (Family("inkling2", ("inkling2_text", "inkling2"), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    moe, stream = moe_of(arch), arch.stream
+    op = next(op for op in arch.ops() if isinstance(op, RelativeAttention))
+    assert isinstance(moe.expert, GLU)
+    assert isinstance(stream, AttentionResiduals)
+    assert op.clip
+    assert moe.expert.squash
+    written = keys(arch, "Inkling2ForCausalLM")
+    written["moe_intermediate_size"] = written.pop("intermediate_size")
+    return written | {
+        "model_type": "inkling2_text",
+        "n_routed_experts": moe.router.experts,
+        "num_experts_per_tok": moe.router.active,
+        "route_scale": moe.router.scale,
+        "mlp_gate_softcap": moe.expert.squash.gate,
+        "mlp_up_softcap": moe.expert.squash.up,
+        "qk_l2_clip_threshold": op.clip.limit,
+        "rel_l2_clip_threshold": op.clip.relative,
+        "n_layers_per_attn_res_block": stream.blocks,
+    }
+
+
+FAMILIES = (Family("inkling2", ("inkling2_text", "inkling2"), read, write, published),)

@@ -5,14 +5,17 @@ Source: the published config and reference.
 
 from __future__ import annotations
 
-from lamina.arch import Architecture, LayerNorm, LearnedTemperature, RMSNorm
+from typing import Any
+
+from lamina.arch import Architecture, LatentAttention, LayerNorm, LearnedTemperature, RMSNorm
 from lamina.errors import LaminaError
 from lamina.families.deepseek import blocks_around
 from lamina.published import latent, vision
 from lamina.published.common import Family, Sizes
 from lamina.published.config import Config
 from lamina.published.encoders import split
-from lamina.published.experts import mixture, router, sparse_layers
+from lamina.published.experts import layer_kinds, mixture, router, sparse_layers
+from lamina.published.rules import Layout, Rule
 
 ROTARY = {
     "rope_type": "yarn",
@@ -69,4 +72,49 @@ def _sources(c: Config, s: Sizes, turn: list[int]) -> list[int | None]:
     return [None if source == i else source for i, source in enumerate(sources)]
 
 
-FAMILIES = (Family("mistral_large4", ("mistral_large4", "mistral_large4_text"), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    ops = [op for op in arch.ops() if isinstance(op, LatentAttention)]
+    said = latent.keys(arch, "MistralLarge4ForConditionalGeneration") | latent.indexer_keys(arch) | layer_kinds(arch)
+    return {
+        "model_type": "mistral_large4_text",
+        **{key: value for key, value in said.items() if key not in ("q_lora_rank", "first_k_dense_replace")},
+        "no_rope_layers": [int(op.rotary is not None) for op in ops],
+        "kv_source_layers": [i if op.kv_from is None else op.kv_from for i, op in enumerate(ops)],
+        "final_logit_softcapping": arch.head.softcap,
+    }
+
+
+_GLU = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+_INDEXER = {"wq_b": "q_proj", "wk": "k_proj", "k_norm": "k_norm", "q_input_norm": "q_input_norm"}
+_BLOCK = {
+    "attention.wq": "mixer.op.q_proj",
+    "attention.wkv_a_with_mqa": "mixer.op.kv_a_proj",
+    "attention.kv_a_norm": "mixer.op.kv_a_norm",
+    "attention.wkv_b": "mixer.op.kv_b_proj",
+    "attention.wo": "mixer.op.o_proj",
+    **{f"attention.indexer.{theirs}": f"mixer.op.indexer.{ours}" for theirs, ours in _INDEXER.items()},
+    "attention.indexer.weights_proj": "mixer.op.indexer.head_weights",
+    **{f"attention.{part}ssmax_scaling.s": f"mixer.op.{part}temperature.scale" for part in ("", "indexer.")},
+    **{f"attention.{part}ssmax_scaling.b": f"mixer.op.{part}temperature.bias" for part in ("", "indexer.")},
+    "attention_norm": "mixer.before",
+    "ffn_norm": "feed_forward.before",
+    **{f"feed_forward.{theirs}": f"feed_forward.op.{ours}" for theirs, ours in _GLU.items()},
+    **{f"experts.{{e}}.{theirs}": f"feed_forward.op.experts.{ours}" for theirs, ours in _GLU.items()},
+    **{f"shared_experts.{theirs}": f"feed_forward.op.shared.{ours}" for theirs, ours in _GLU.items()},
+    "gate": "feed_forward.op.router.gate",
+}
+SKIP = {
+    r"(vision_encoder|vision_language_adapter|patch_merger|pre_mm_projector_norm)\..*": "the image encoder is not part",
+    r"mtp_dspark\..*": "it predicts later tokens",
+}
+
+
+def layout(arch: Architecture) -> Layout:
+    turned = [op.rotary.dim // 2 for op in arch.ops() if isinstance(op, LatentAttention) and op.rotary]
+    around = {"tok_embeddings.weight": "embedding.table", "norm": "norm", "output": "head"}
+    around |= {"lerope.alpha": f"frequencies.scale_{turned[0]}"} if turned else {}
+    block = (Rule("layers.{i}." + theirs, "blocks.{i}." + ours) for theirs, ours in _BLOCK.items())
+    return Layout((*(Rule(theirs, ours) for theirs, ours in around.items()), *block), spellings=(), skip=SKIP)
+
+
+FAMILIES = (Family("mistral_large4", ("mistral_large4", "mistral_large4_text"), read, write, layout),)

@@ -343,18 +343,9 @@ def generate(
                 f"the prompt ({longest} tokens) and max_new_tokens ({max_new_tokens}) come to {needed}, "
                 f"past the capacity of {capacity} tokens"
             )
-    return Generation(
-        model,
-        prompts,
-        sampling,
-        several=several,
-        max_new_tokens=max_new_tokens,
-        stops=stops,
-        capacity=capacity or needed,
-        prefill_chunk=prefill_chunk,
-        speculate=speculate,
-        draft=draft,
-    )
+    cut = {"max_new_tokens": max_new_tokens, "capacity": capacity or needed, "prefill_chunk": prefill_chunk}
+    guess = {"speculate": speculate, "draft": draft}
+    return Generation(model, prompts, sampling, several=several, stops=stops, **cut, **guess)
 
 
 def _check_speculation(model: Model, speculate: int, draft: Model | None) -> None:

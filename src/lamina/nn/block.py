@@ -137,7 +137,7 @@ class Block(nn.Module):
         for i, (name, branch) in enumerate(block.named_branches().items()):
             around = streams.around_branch(stream, width, place.block, i, branch.before)
             self.add_module(name, Branch(branch, width, place, around))
-        self.stream = streams.around_block(stream, width, block)
+        self.stream, self.memory = streams.around_block(stream, width, block), streams.memory(stream, width, place)
         self.scale = nn.Parameter(torch.empty(1), requires_grad=False) if block.scaled else None
         self.reads_memory = any(isinstance(op, CrossAttention) for op in block.ops())
         self.lands = any(isinstance(branch.op, value.Parallel) and any(branch.op.lands) for branch in block.branches)
@@ -145,6 +145,8 @@ class Block(nn.Module):
     def forward(self, x: Any, step: Step) -> Any:
         if self.reads_memory and not step.has_memory:
             return x
+        if self.memory is not None:
+            x = self.memory(x, step)
         if self.stream is not None:
             x = self.stream(x, [self._modules[name] for name in self.names], step)
         for name in () if self.stream is not None else self.names:

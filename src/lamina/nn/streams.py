@@ -20,11 +20,12 @@ from lamina.arch.block import Block
 from lamina.arch.norm import Norm
 from lamina.nn.altup import AltUp, Entering, Joining
 from lamina.nn.basic import Linear, Starting, norm
-from lamina.nn.registry import reads
+from lamina.nn.ngram_memory import NgramMemory, memory_before
+from lamina.nn.registry import Place, reads
 from lamina.ops.streams import doubly_stochastic
 
 reads(value.HyperConnections, "count iterations magnitude eps norm joining")
-reads(value.GatedStreams, "count rank norm")
+reads(value.GatedStreams, "count rank norm memory")
 reads(value.AttentionResiduals, "blocks norm scaled normed first separate")
 
 Reading = tuple[Float[Tensor, "B T D"], Callable[[Tensor], Any], *tuple[Tensor, ...]]
@@ -335,6 +336,13 @@ def around_branch(
         case value.GatedStreams():
             return GatedStream(chosen, width)
     return None
+
+
+def memory(chosen: value.Streams | None, width: int, place: Place) -> NgramMemory | None:
+    """What streams are added before the branches of a block."""
+    if not isinstance(chosen, value.GatedStreams):
+        return None
+    return memory_before(chosen.memory, chosen.count, width, place)
 
 
 def around_block(chosen: value.Streams | None, width: int, block: Block) -> AltUp | None:

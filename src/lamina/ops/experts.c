@@ -106,14 +106,16 @@ static void sort(const int64_t *chosen, long choices, long experts, int64_t *ord
 /* y[m] = W_e x[m], the rows m of expert e being those from starts[e] to starts[e + 1] */
 void experts_linear(const float *w, const float *x, float *y, const int64_t *starts, const float **rows, long experts,
                     long outputs, long inputs, int threads) {
-    long blocks = (outputs + ROWS - 1) / ROWS;
     for (long m = 0; m < starts[experts]; m++) rows[m] = x + m * inputs;
-#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
-    for (long unit = 0; unit < experts * blocks; unit++) {
-        long e = unit / blocks, o = unit % blocks * ROWS, height = outputs - o < ROWS ? outputs - o : ROWS;
+#pragma omp parallel num_threads(threads)
+    for (long e = 0; e < experts; e++) {
         long first = starts[e], count = starts[e + 1] - first;
-        if (count)
+        if (!count) continue;
+#pragma omp for schedule(dynamic, 2) nowait
+        for (long o = 0; o < outputs; o += ROWS) {
+            long height = outputs - o < ROWS ? outputs - o : ROWS;
             block(w + (e * outputs + o) * inputs, rows + first, y + first * outputs + o, outputs, inputs, height, count);
+        }
     }
 }
 
@@ -123,25 +125,29 @@ void experts_linear(const float *w, const float *x, float *y, const int64_t *sta
 void experts_glu(const float *gate, const float *up, const float *down, const float *x, const int64_t *chosen,
                  const float *weights, float *out, int64_t *places, float *hidden, long tokens, long active,
                  long experts, long width, long inner, int threads) {
-    long choices = tokens * active, blocks = (inner + ROWS - 1) / ROWS;
+    long choices = tokens * active;
     int64_t *order = places, *starts = places + 2 * choices;
     const float **rows = (const float **)(places + choices);
     sort(chosen, choices, experts, order, starts);
     long used = starts[experts];
     for (long m = 0; m < used; m++) rows[m] = x + order[m] / active * width;
-#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
-    for (long unit = 0; unit < experts * blocks; unit++) {
-        long e = unit / blocks, f = unit % blocks * ROWS, height = inner - f < ROWS ? inner - f : ROWS;
-        long first = starts[e], count = starts[e + 1] - first, from = (e * inner + f) * width;
-        for (long m = first; m < first + count; m += 4) {
-            long some = first + count - m < 4 ? first + count - m : 4;
-            float opened[4 * ROWS], raised[4 * ROWS];
-            block(gate + from, rows + m, opened, ROWS, width, height, some);
-            block(up + from, rows + m, raised, ROWS, width, height, some);
-            for (long t = 0; t < some; t++) {
-                float *kept = hidden + (m + t) * inner + f, *g = opened + t * ROWS, *u = raised + t * ROWS;
+#pragma omp parallel num_threads(threads)
+    for (long e = 0; e < experts; e++) {
+        long first = starts[e], last = starts[e + 1];
+        if (first == last) continue;
+#pragma omp for schedule(dynamic, 2) nowait
+        for (long f = 0; f < inner; f += ROWS) {
+            long height = inner - f < ROWS ? inner - f : ROWS, from = (e * inner + f) * width;
+            for (long m = first; m < last; m += 4) {
+                long some = last - m < 4 ? last - m : 4;
+                float opened[4 * ROWS], raised[4 * ROWS];
+                block(gate + from, rows + m, opened, ROWS, width, height, some);
+                block(up + from, rows + m, raised, ROWS, width, height, some);
+                for (long t = 0; t < some; t++) {
+                    float *kept = hidden + (m + t) * inner + f, *g = opened + t * ROWS, *u = raised + t * ROWS;
 #pragma omp simd
-                for (long r = 0; r < height; r++) kept[r] = g[r] / (1 + exponential(-g[r])) * u[r];
+                    for (long r = 0; r < height; r++) kept[r] = g[r] / (1 + exponential(-g[r])) * u[r];
+                }
             }
         }
     }

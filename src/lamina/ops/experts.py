@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lamina.ops.linear import linear
+from lamina.ops.linear import FEW, linear
 from lamina.ops.native import reachable
 from lamina.ops.packed import Packed
 
@@ -113,7 +114,23 @@ def _product(x: Tensor, weight: Tensor | Packed, rows: Sorted) -> Tensor:
             return y
         if GROUPED is not None and x.is_cuda and _aligned(x, weight):
             return GROUPED(x, weight.mT, offs=rows.ends)
-    return _one_by_one(x, weight, rows.ends.diff(prepend=rows.ends.new_zeros(1)).tolist())
+    counts = rows.ends.diff(prepend=rows.ends.new_zeros(1)).tolist()
+    if isinstance(weight, Packed) and max(counts) <= FEW and (y := _packed(x, weight, rows)) is not None:
+        return y
+    return _one_by_one(x, weight, counts)
+
+
+def _packed(x: Tensor, weight: Packed, rows: Sorted) -> Tensor | None:
+    """The product with a stack that is unpacked where it is used, for a few rows of each expert; None if not in C."""
+    parts = [part for part in weight.parts if part is not None]
+    if not (native := _native(x)) or not reachable(*parts):
+        return None
+    experts, outputs, _ = weight.shape
+    y, starts = x.new_empty(len(x), outputs), F.pad(rows.ends.long(), (1, 0))
+    steps = torch.tensor([0 if part is None else part.stride(0) for part in weight.parts])
+    pointers = (tensor.data_ptr() for tensor in (steps, x, y, starts))
+    native.packed_experts(ctypes.byref(weight.struct()), *pointers, experts, outputs, torch.get_num_threads())
+    return y
 
 
 def _one_by_one(x: Tensor, weight: Tensor | Packed, counts: Sequence[int]) -> Tensor:

@@ -34,6 +34,7 @@ SIGNATURES = {
     "rotate": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _L, _I, _I),
     "packed_rows": (_P, _P, _L, _L, _P, _I),
     "packed_few_tokens": (_P, _P, _P, _L, _L, _I),
+    "packed_experts": (_P, _P, _P, _P, _P, _L, _L, _I),
     "experts_linear": (_P, _P, _P, _P, _P, _L, _L, _L, _I),
     "experts_glu": (*9 * (_P,), *5 * (_L,), _I),
     "attend_all": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _F, _I),

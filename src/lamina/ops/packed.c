@@ -333,3 +333,31 @@ void packed_few_tokens(const struct weight *w, const float *x, float *y, long ou
         for (long t = 0; t < tokens; t++) y[t * outputs + o] = sums[t];
     }
 }
+
+/* y[m] = W_e x[m] for a stack of matrices, the rows m of expert e being those from starts[e] to starts[e + 1]; `w` is
+ * the first of the stack, and `steps` are the bytes from one to the next of codes, scales, zeros and factor */
+void packed_experts(const struct weight *w, const int64_t *steps, const float *x, float *y, const int64_t *starts,
+                    long experts, long outputs, int threads) {
+    long chunk = outputs / (threads * 8L) + 1;
+#pragma omp parallel num_threads(threads)
+    for (long e = 0; e < experts; e++) {
+        struct weight one = *w;
+        one.codes += e * steps[0];
+        if (one.scales) one.scales += e * steps[1];
+        if (one.zeros) one.zeros += e * steps[2];
+        if (one.factor) one.factor += e * steps[3];
+        if (starts[e] == starts[e + 1]) continue;
+#pragma omp for schedule(dynamic, chunk) nowait
+        for (long o = 0; o < outputs; o++)
+            for (long m = starts[e]; m < starts[e + 1]; m += FEW) {
+                long tokens = starts[e + 1] - m < FEW ? starts[e + 1] - m : FEW;
+                float piece[PIECE], sums[FEW] = {0};
+                for (long at = 0; at < one.inputs; at += PIECE) {
+                    long n = one.inputs - at < PIECE ? one.inputs - at : PIECE;
+                    unpack(&one, o, at, n, piece);
+                    dots(piece, x + m * one.inputs + at, sums, n, tokens, one.inputs, 1);
+                }
+                for (long t = 0; t < tokens; t++) y[(m + t) * outputs + o] = sums[t];
+            }
+    }
+}

@@ -107,7 +107,7 @@ class Packed(nn.Module):
         if (native := self._native()) and (out is None or reachable(out)):
             out = torch.empty(stop - start, self.shape[-1]) if out is None else out
             place, threads = out.data_ptr(), torch.get_num_threads()
-            native.packed_rows(ctypes.byref(self._struct()), None, start, stop - start, place, threads)
+            native.packed_rows(ctypes.byref(self.struct()), None, start, stop - start, place, threads)
             return out
         found = self._values(slice(start, stop), torch.arange(start, stop, device=self.device))
         return found if out is None else out.copy_(found)
@@ -125,7 +125,7 @@ class Packed(nn.Module):
         if (native := self._native()) and reachable(flat):
             out = torch.empty(len(flat), self.shape[-1])
             place, threads = out.data_ptr(), torch.get_num_threads()
-            native.packed_rows(ctypes.byref(self._struct()), flat.data_ptr(), 0, len(flat), place, threads)
+            native.packed_rows(ctypes.byref(self.struct()), flat.data_ptr(), 0, len(flat), place, threads)
         else:
             out = self._values(flat, flat)
         return out.to(self.dtype).view(*ids.shape, self.shape[-1])
@@ -156,7 +156,7 @@ class Packed(nn.Module):
         if self.shape[-1] != x.shape[-1] or not (native := self._native()) or not usable(x):
             return None
         y, tokens = x.new_empty(*x.shape[:-1], self.shape[0]), x.numel() // x.shape[-1]
-        places = ctypes.byref(self._struct()), x.data_ptr(), y.data_ptr()
+        places = ctypes.byref(self.struct()), x.data_ptr(), y.data_ptr()
         native.packed_few_tokens(*places, self.shape[0], tokens, torch.get_num_threads())
         return y
 
@@ -176,7 +176,7 @@ class Packed(nn.Module):
     def _native(self) -> ctypes.CDLL | None:
         return reachable(*(part for part in self.parts if part is not None))
 
-    def _struct(self) -> Weight:
+    def struct(self) -> Weight:
         """What packed.c reads."""
         places = [None if part is None else part.data_ptr() for part in self.parts]
         sizes, format = (self.shape[-1], self.codes.shape[-1], self.first), self.format

@@ -26,24 +26,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a GGUF architecture is called elsewhere, and how it differs."""
+    """What a GGUF architecture is called elsewhere, and how it differs.
+
+    Fields: `routed` is what it is called where it has experts, and `experts` the config's key for how many;
+    `normalised` says that the weights of the chosen sum to one, `second_norm` what stands before the feed-forward
+    """
 
     model_type: str
     interleaved: bool = False
     sandwich: bool = False
     qk_norm: bool = False
+    routed: str | None = None
+    experts: str = "num_experts"
+    normalised: bool | None = None
+    second_norm: str = "ffn_norm"
 
 
 DIALECTS = {
-    "llama": Dialect("llama", interleaved=True),
+    "llama": Dialect("llama", interleaved=True, routed="mixtral", experts="num_local_experts"),
     "qwen2": Dialect("qwen2"),
     "qwen3": Dialect("qwen3", qk_norm=True),
     "gemma3": Dialect("gemma3_text", sandwich=True, qk_norm=True),
+    "qwen2moe": Dialect("qwen2_moe", routed="qwen2_moe", normalised=False),
+    "qwen3moe": Dialect("qwen3_moe", qk_norm=True, routed="qwen3_moe", normalised=True),
+    "gpt-oss": Dialect("gpt_oss", routed="gpt_oss", experts="num_local_experts", second_norm="post_attention_norm"),
 }
 
 
 _SAID_ELSEWHERE = (
-    *("attention.value_length", "rope.dimension_count", "vocab_size", "expert_count", "expert_used_count"),
+    *("attention.value_length", "rope.dimension_count", "vocab_size"),
     *("rope.scaling.finetuned", "rope.scaling.attn_factor", "tensor_data_layout"),
 )
 """Keys that repeat what tensors or other keys say, or concern other architectures."""
@@ -161,12 +172,16 @@ def _config(keys: _Keys, dialect: Dialect) -> dict[str, Any]:
     }
     for key in _SAID_ELSEWHERE:
         keys.get(key)
+    config |= _experts(keys, dialect, config)
     if dialect.model_type != "qwen2" and keys.get("attention.key_length") is not None:
         config["head_dim"] = keys.get("attention.key_length")
-    if dialect.model_type == "llama" and "blk.0.attn_q.bias" in keys.file.tensors:
+    if config["model_type"] == "llama" and "blk.0.attn_q.bias" in keys.file.tensors:
         config["attention_bias"] = True
     if (scaling := _scaling(keys)) is not None:
         config["rope_scaling"] = scaling
+    if dialect.model_type == "gpt_oss":
+        config["sliding_window"] = keys.need("attention.sliding_window")
+        config["rope_scaling"] = {**scaling, "truncate": False} if scaling else {"rope_type": "default"}
     if dialect.sandwich:
         config["sliding_window"] = keys.need("attention.sliding_window")
         config["sliding_window_pattern"] = keys.get("attention.sliding_window_pattern", 6)
@@ -177,6 +192,32 @@ def _config(keys: _Keys, dialect: Dialect) -> dict[str, Any]:
         per_head = isinstance(width, int) and isinstance(heads, int) and heads > 0 and config["num_hidden_layers"] == 62
         config["query_pre_attn_scalar"] = width // heads if per_head else config.get("head_dim", 256)
     return config
+
+
+def _experts(keys: _Keys, dialect: Dialect, config: dict[str, Any]) -> dict[str, Any]:
+    """What is said of experts, where there are any.
+
+    Raises: LaminaError if the router and the weights of a block's experts differ in how many there are
+    """
+    count, active = keys.get("expert_count", 0), keys.get("expert_used_count", 0)
+    inner, shared = keys.get("expert_feed_forward_length"), keys.get("expert_shared_feed_forward_length")
+    if not count or dialect.routed is None:
+        return {}
+    tensors, layers = keys.file.tensors, config["num_hidden_layers"]
+    found: dict[str, Any] = {"model_type": dialect.routed, dialect.experts: count, "num_experts_per_tok": active}
+    for i in range(layers if isinstance(layers, int) else 0):
+        router, stack = tensors.get(f"blk.{i}.ffn_gate_inp.weight"), tensors.get(f"blk.{i}.ffn_up_exps.weight")
+        if router is not None and stack is not None and router.shape[0] != stack.shape[0]:
+            raise LaminaError(
+                f"{keys.file.path}: the router of block {i} chooses among {router.shape[0]} experts, and "
+                f"'blk.{i}.ffn_up_exps.weight' holds {stack.shape[0]}; they must agree"
+            )
+    if dialect.experts == "num_local_experts":
+        return found | ({} if inner is None else {"intermediate_size": inner})
+    dense = [i for i in range(layers) if f"blk.{i}.ffn_gate_inp.weight" not in tensors]
+    found |= {"norm_topk_prob": dialect.normalised, "mlp_only_layers": dense}
+    found |= {} if inner is None else {"moe_intermediate_size": inner}
+    return found | ({} if shared is None else {"shared_expert_intermediate_size": shared})
 
 
 def _scaling(keys: _Keys) -> dict[str, Any] | None:
@@ -191,16 +232,20 @@ def _scaling(keys: _Keys) -> dict[str, Any] | None:
 
 def _rules(dialect: Dialect) -> tuple[Rule, ...]:
     b, o = "blk.{i}.", "blocks.{i}."
-    norms = [("attn_norm", "mixer.before"), ("ffn_norm", "feed_forward.before")]
+    norms = [("attn_norm", "mixer.before"), (dialect.second_norm, "feed_forward.before")]
     if dialect.sandwich:
         norms += [("post_attention_norm", "mixer.after"), ("post_ffw_norm", "feed_forward.after")]
     if dialect.qk_norm:
         norms += [("attn_q_norm", "mixer.op.q_norm"), ("attn_k_norm", "mixer.op.k_norm")]
     parts = [(f"attn_{p}", f"mixer.op.{p}_proj") for p in "qkv"] + [("attn_output", "mixer.op.o_proj")]
-    parts += [(f"ffn_{p}", f"feed_forward.op.{p}_proj") for p in ("gate", "up", "down")]
+    for p in ("gate", "up", "down"):
+        parts += [(f"ffn_{p}", f"feed_forward.op.{p}_proj"), (f"ffn_{p}_exps", f"feed_forward.op.experts.{p}_proj")]
+        parts.append((f"ffn_{p}_shexp", f"feed_forward.op.shared.{p}_proj"))
+    parts += [("ffn_gate_inp", "feed_forward.op.router.gate"), ("attn_sinks.weight", "mixer.op.sinks")]
     return (
         Rule("token_embd.weight", "embedding.table"),
         Rule("output_norm", "norm"),
         Rule("output", "head"),
+        Rule(b + "ffn_gate_inp_shexp", o + "feed_forward.op.shared_gate", without=0),
         *(Rule(b + theirs, o + ours) for theirs, ours in norms + parts),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from lamina.arch import Architecture, LengthTemperature, RelativeAttention, RMSNorm
@@ -99,3 +100,58 @@ def layout(block: tuple[Rule, ...], ends: tuple[Rule, ...]) -> Layout:
     """Names of tensors; `block` and `ends` are those that are the family's own."""
     norm = Rule("model.embed_tokens.embed_norm", "embedding.norm")
     return Layout((norm, *ends, *decoder_rules(block + _BLOCK)), spellings=MULTIMODAL, skip=VISION)
+
+
+# -- the names of Inkling 2, as it was published
+
+
+_PUBLISHED = (
+    Rule("mlp_norm", "feed_forward.before"),
+    *named("attn.", "mixer.op.", "wq_du:q_proj wk_dv:k_proj wv_dv:v_proj wr_du:relative_proj wo_ud:o_proj"),
+    *named("attn.", "mixer.op.", "rel_logits_proj.proj:distances gate_attn:gate_proj attn_sink_proj:sink_proj"),
+    Rule("attn_sconv", "mixer.filter.convolution"),
+    Rule("mlp_sconv", "feed_forward.filter.convolution"),
+    *named("mlp.", "feed_forward.op.", "gate.bias:router.correction gate:router.gate"),
+    Rule(
+        "mlp.experts.w13_weight",
+        *(f"{_EXPERTS}{p}_proj.weight" for p in ("gate", "up")),
+        stacked=True,
+        interleaved=True,
+    ),
+    Rule("mlp.experts.w2_weight", _EXPERTS + "down_proj.weight", stacked=True),
+)
+
+
+def _of_block(i: int, op: RelativeAttention, separate: bool) -> Iterator[Rule]:
+    """What is named otherwise from block to block: norms, taps, scales of heads, and scores of earlier sums."""
+    theirs, ours = f"model.llm.layers.{i}.", f"blocks.{i}.mixer."
+    taps = {"transpose": True, "without": 1} if op.filter and op.filter.heads else {}
+    for p in "kv":
+        name, filter_ = f"{theirs}attn.{p}_sconv", f"{ours}op.{p}_filter."
+        yield Rule(f"{name}.{'static_w' if taps else 'weight'}", f"{filter_}convolution.weight", **taps)
+        yield Rule(f"{name}.weight_proj", f"{filter_}taps.weight")
+    for name, scale in (("q", "q_scale"), ("rel", "relative_scale")):
+        yield Rule(f"{theirs}attn.{name}_l2_clip.scale", f"{ours}op.{scale}", folded=op.heads)
+    yield Rule(theirs + ("q_input_norm" if separate else "attn_norm"), ours + "before")
+    scores, where = f"model.llm.attn_res.attn_queries.{i - 1}", [f"{ours}stream.{p}" for p in ("", "keys.", "values.")]
+    yield from named(theirs, ours + "stream.", "k_input_norm:keys.before v_input_norm:values.before")
+    yield (
+        Rule(scores, *(f"{p}score.weight" for p in where))
+        if separate
+        else Rule(scores, where[0] + "score.weight", without=0)
+    )
+    yield Rule(f"model.llm.attn_res.mlp_queries.{i}", f"blocks.{i}.feed_forward.stream.score.weight", without=0)
+
+
+def published(arch: Architecture) -> Layout:
+    """Names of tensors of Inkling 2."""
+    ops = [op for op in arch.ops() if isinstance(op, RelativeAttention)]
+    separate = getattr(arch.stream, "separate", ())
+    rules = [rule.within("model.llm.layers.{i}.", "blocks.{i}.") for rule in _PUBLISHED]
+    own = (rule for i, op in enumerate(ops) for rule in _of_block(i, op, i in separate))
+    ends = (
+        *named("model.llm.", "", "embed.weight:embedding.table embed_norm:embedding.norm norm unembed:head"),
+        Rule("model.llm.attn_res.output_query", "joining.score.weight", without=0),
+    )
+    skip = {r"model\.visual\..*": "the image encoder is not part of this model"}
+    return Layout((*ends, *own, *rules), spellings=(), skip=skip)

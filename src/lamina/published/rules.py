@@ -20,7 +20,8 @@ class Entry(NamedTuple):
     says that ours have a first dimension of experts; a tensor has it too, unless it is of one. `ones` are the places
     of dimensions of one that a published tensor has and ours have not. With `turns` the parts come in so many turns, an
     equal share of each in every one; `folded` is how many equal shares of our rows are a dimension of their own, or of
-    our columns where it is negative.
+    our columns where it is negative. `without` is the place of a dimension of one that ours have and a published tensor
+    has not.
     """
 
     theirs: tuple[str, ...]
@@ -32,6 +33,7 @@ class Entry(NamedTuple):
     ones: tuple[int, ...] = ()
     turns: int = 0
     folded: int = 0
+    without: int | None = None
 
     def shape(self, ours: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
         """The shape of each published tensor, from those of the parameters."""
@@ -39,6 +41,7 @@ class Entry(NamedTuple):
         rows = int(self.stacked)
         whole = (*parts[0][:rows], sum(part[rows] for part in parts), *parts[0][rows + 1 :])
         whole = whole[1:] if self.each_expert else whole
+        whole = whole if self.without is None else (*whole[: self.without], *whole[self.without + 1 :])
         whole = (*whole[:-2], whole[-1], whole[-2]) if self.transpose else whole
         if self.folded > 0:
             whole = (self.folded, whole[0] // self.folded, *whole[1:])
@@ -55,6 +58,7 @@ class Entry(NamedTuple):
 
     def published(self, ours: Tensor) -> Tensor:
         """What is ours, laid out as it is published: a view."""
+        ours = ours if self.without is None else ours.squeeze(self.without)
         ours = ours.mT if self.transpose else ours
         if self.folded > 0:
             ours = ours.unflatten(0, (self.folded, -1))
@@ -71,6 +75,7 @@ class Entry(NamedTuple):
         if self.folded:
             whole = whole.flatten(0, 1) if self.folded > 0 else whole.movedim(0, -2).flatten(-2)
         whole = whole.mT if self.transpose else whole
+        whole = whole if self.without is None else whole.unsqueeze(self.without)
         rows = int(self.stacked and not self.each_expert)
         if len(sizes) == 1:
             return (whole,)
@@ -108,7 +113,7 @@ class Rule:
     `interleaved`; in a tensor that is `stacked`, within each expert. `transpose` says that the published matrix is
     stored [in, out], `ones` that it has dimensions of one at these places. Several of ours may also come in `turns`,
     such as heads, each with its share of every one; with `folded`, our rows (our columns, if it is negative) are
-    published as so many of as many.
+    published as so many of as many; `without` is the place of a dimension of one that is ours alone.
     `blocks` limits the rule to those blocks of ours, which the layout counts from zero.
     """
 
@@ -121,6 +126,7 @@ class Rule:
     ones: tuple[int, ...]
     turns: int
     folded: int
+    without: int | None
 
     def __init__(
         self,
@@ -133,9 +139,10 @@ class Rule:
         ones: tuple[int, ...] = (),
         turns: int = 0,
         folded: int = 0,
+        without: int | None = None,
     ) -> None:
         fields = {"theirs": theirs, "ours": ours, "transpose": transpose, "blocks": blocks, "ones": ones}
-        fields |= {"turns": turns, "folded": folded}
+        fields |= {"turns": turns, "folded": folded, "without": without}
         for name, value in (fields | {"stacked": stacked or "{e}" in theirs, "interleaved": interleaved}).items():
             object.__setattr__(self, name, value)
 
@@ -143,6 +150,7 @@ class Rule:
         """The same rule with these names before its own."""
         fields = {"transpose": self.transpose, "blocks": self.blocks, "interleaved": self.interleaved}
         fields |= {"stacked": self.stacked, "ones": self.ones, "turns": self.turns, "folded": self.folded}
+        fields |= {"without": self.without}
         return Rule(theirs + self.theirs, *(ours + name for name in self.ours), **fields)
 
     def entry(self, match: re.Match[str], experts: int) -> Entry | None:
@@ -156,7 +164,7 @@ class Rule:
         each = tuple(theirs.replace("{e}", str(e)) for e in range(experts)) if "{e}" in theirs else (theirs,)
         ours = tuple(name.replace("{i}", index or "").replace("{any}", whole) + suffix for name in self.ours)
         turned = self.transpose and suffix != ".bias"
-        shape = self.ones, self.turns, self.folded
+        shape = self.ones, self.turns, self.folded, self.without
         return Entry(each, ours, turned, self.stacked, self.interleaved, "{e}" in theirs, *shape)
 
 
