@@ -393,7 +393,7 @@ def tensors():
 
 
 def test_an_unknown_architecture_names_those_that_are_known(tmp_path, tensors):
-    for kind, hint in (("lama", "did you mean 'llama'"), ("mamba", "known: gemma3, llama, qwen2, qwen3")):
+    for kind, hint in (("lama", "did you mean 'llama'"), ("mamba", "known: gemma3, gpt-oss, llama, qwen2, qwen2moe")):
         case = Case("x", kind, "Llama", LLAMA.config)
         fails(write(tmp_path / f"{kind}.gguf", case, tensors), f"general.architecture is {kind!r}", hint)
     path = write(tmp_path / "none.gguf", LLAMA, tensors, change=lambda w: without(w, "general.architecture"))

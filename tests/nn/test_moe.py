@@ -34,6 +34,9 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def made(value: MoE) -> Module:
     module = Module(value, D).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(1.0)  # what norms move away from
     randomise(module)
     return module
 

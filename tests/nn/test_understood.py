@@ -366,7 +366,7 @@ def test_what_runs_is_refused_nowhere():
     for value in samples.RUNS:
         if value is not samples.RECURSIVE:
             check(value)
-    for value in samples.ALL[len(samples.RUNS) :]:
+    for value in (value for value in samples.ALL if list(not_understood(value))):
         with pytest.raises(LaminaError, match="can be priced and drawn, but not run yet"):
             check(value)
     last = next(node for node in samples.parts(samples.RECURRENT) if isinstance(node, values.MLSTM))

@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from lamina.arch import DynamicScaling, Llama3Scaling, LongRopeScaling, Rotary, YarnScaling
+from lamina.arch import DynamicScaling, LinearScaling, Llama3Scaling, LongRopeScaling, Rotary, YarnScaling
 from lamina.ops.rotary import frequencies, rotate, rotate_reference, tables
 from lamina.published import rope
 from lamina.published.config import Config
@@ -144,6 +144,9 @@ VALUES = [
         dim=10,
         scaling=Llama3Scaling(factor=4.0, low_frequency=1.0, high_frequency=4.0, original_context=64),
     ),
+    Rotary(base=50.0, dim=10, turning=3, scaling=LinearScaling(factor=1.5)),
+    Rotary(base=50.0, dim=6, turning=2, backwards=True),
+    Rotary(base=50.0, dim=10, layout="interleaved", backwards=True),
 ]
 
 
@@ -202,6 +205,18 @@ def test_scores_depend_on_distance_alone():
 
         assert score(9, 4) == pytest.approx(score(105, 100), abs=1e-4)
         assert abs(score(9, 4) - score(9, 6)) > 1e-3
+
+
+def test_learned_frequencies():
+    """Each is multiplied by e to the power of its number."""
+    rotary, positions = Rotary(base=50.0, dim=6, learned=True), torch.tensor([0, 3, 11])
+    powers = torch.tensor([0.3, -0.5, 0.0])
+    cos, sin = tables(rotary, positions, 11, torch.float32, powers)
+    angles = positions[:, None] * frequencies(rotary) * powers.exp()
+    torch.testing.assert_close(cos[:, :3], angles.cos())
+    torch.testing.assert_close(sin[:, 3:], angles.sin())
+    assert torch.equal(tables(rotary, positions, 11, torch.float32)[0][:, 2], cos[:, 2])
+    assert not torch.equal(tables(rotary, positions, 11, torch.float32)[0][:, 1], cos[:, 1])
 
 
 def test_tables_keep_what_they_are_asked_for():

@@ -126,7 +126,8 @@ class Parallel(Op):
     def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
         parts = [op.work(width, memory, decoding) for op in self.ops]
         pairs = tuple(pair for part in parts for pair in part.pairs)
-        return Work(sum(part.token for part in parts), pairs, sum(part.once for part in parts))
+        orders = tuple(order for part in parts for order in part.orders)
+        return Work(sum(part.token for part in parts), pairs, sum(part.once for part in parts), orders)
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         return tuple(kept for op in self.ops for kept in op.keeps(width))

@@ -57,16 +57,41 @@ class Pairs(NamedTuple):
         return seen(tokens, context, self.window)
 
 
+class Orders(NamedTuple):
+    """FLOPs of sums that can be taken in two orders, of which a pass takes the cheaper, were no key hidden.
+
+    One costs `new` for each new token and `new_pair` for each pair; the other `seen` for each token that is seen, new
+    or not, and `seen_pair`. Of queries that see more than `until` tokens only `new` counts: they have pairs elsewhere.
+    """
+
+    new: int
+    new_pair: int
+    seen: int
+    seen_pair: int
+    until: int | None = None
+
+    def flops(self, tokens: int, context: int, causal: bool = True) -> int:
+        whole = self.until is None or context + tokens <= self.until
+        queries = tokens if whole or self.until is None else min(tokens, max(0, self.until - context))
+        held, pairs = context + queries, Pairs(1).count(queries, context, causal)
+        first, other = queries * (self.new + held * self.new_pair), held * (self.seen + queries * self.seen_pair)
+        taken = queries * self.new + pairs * self.new_pair
+        taken = taken if first < other else held * self.seen + pairs * self.seen_pair
+        return taken + (tokens - queries) * self.new
+
+
 class Work(NamedTuple):
-    """Forward FLOPs of matrix products: of every new token, of pairs, and once before the first token."""
+    """Forward FLOPs of matrix products: of every new token, of pairs, once before the first token, in some order."""
 
     token: int
     pairs: tuple[Pairs, ...] = ()
     once: int = 0
+    orders: tuple[Orders, ...] = ()
 
     def flops(self, tokens: int, context: int, causal: bool = True) -> int:
-        first = self.once if not context else 0
-        return first + tokens * self.token + sum(p.flops * p.count(tokens, context, causal) for p in self.pairs)
+        counted = tokens * self.token + sum(p.flops * p.count(tokens, context, causal) for p in self.pairs)
+        counted += sum(order.flops(tokens, context, causal) for order in self.orders if tokens)
+        return counted + (self.once if not context else 0)
 
 
 class Kept(NamedTuple):

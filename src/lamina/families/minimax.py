@@ -67,7 +67,9 @@ def read(c: Config) -> Architecture:
 def write(arch: Architecture) -> dict[str, Any]:
     """The text decoder's."""
     moe, dense, rotary = moe_of(arch), dense_of(arch), attention_of(arch).rotary
-    assert rotary and moe.shared and isinstance(moe.expert, GLU)
+    assert rotary
+    assert moe.shared
+    assert isinstance(moe.expert, GLU)
     assert moe.expert.clamp
     return {
         "model_type": "minimax_m3_vl_text",

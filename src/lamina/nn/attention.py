@@ -91,13 +91,12 @@ class Attention(Stateful):
         if normalise and chosen and chosen.over == "width" and not chosen.after_rotary:
             x = normalise(x)
         x = x.view(*x.shape[:2], -1, self.value.head_dim)
-        per_head = normalise and chosen and chosen.over == "head"
-        if normalise and per_head and not chosen.after_rotary:
+        if normalise and chosen and chosen.over == "head" and not chosen.after_rotary:
             x = normalise(x)
         if rotary and angles:
             x = rotate(x.transpose(1, 2), rotary, *angles).transpose(1, 2)
         if normalise and chosen and chosen.after_rotary:
-            x = normalise(x) if per_head else normalise(x.flatten(2)).view_as(x)
+            x = normalise(x) if chosen.over == "head" else normalise(x.flatten(2)).view_as(x)
         return x.transpose(1, 2)
 
     def _angles(self, step: Step) -> tuple[Tensor, Tensor] | None:

@@ -155,9 +155,7 @@ class Block(nn.Module):
         return x if self.scale is None else x * self.scale
 
 
-def blocks(
-    values: tuple[value.Block, ...], width: int, stream: Streams | None = None, vocab: int = 0
-) -> nn.ModuleList:
+def blocks(values: tuple[value.Block, ...], width: int, stream: Streams | None = None, vocab: int = 0) -> nn.ModuleList:
     """The modules of a stack; states are numbered through it."""
     place, made = Place(vocab), nn.ModuleList()
     for place.block, block in enumerate(values):

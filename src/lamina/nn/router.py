@@ -59,7 +59,7 @@ class Router(Starting):
     Raises: ValueError where token ids choose, and there is no step to say them
     """
 
-    starts: ClassVar = {"expert_scale": 1.0}
+    starts: ClassVar = {"expert_scale": 1.0, "correction": 0.0}
 
     def __init__(self, value: RouterValue, width: int, vocab: int = 0) -> None:
         super().__init__()

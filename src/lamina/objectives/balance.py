@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from lamina.arch import Router as RouterValue
 from lamina.errors import LaminaError
 from lamina.nn.router import Router
-from lamina.ops.routing import Routed, scores_of
+from lamina.ops.routing import scores_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def routes(model: nn.Module) -> Iterator[list[Route]]:
     """Collects what the routers of a model choose in the passes within; they go on as before afterwards."""
     found: list[Route] = []
 
-    def note(path: str, module: Router, inputs: tuple, routed: Routed) -> None:
+    def note(path: str, module: Any, inputs: tuple, routed: Any) -> None:
         step, real = (*inputs, None)[1], None
         if step is not None and step.padded:
             real = torch.zeros(step.batch, step.tokens, dtype=torch.bool, device=routed.chosen.device)
@@ -113,4 +114,4 @@ def move_corrections(model: nn.Module, counts: Mapping[str, Float[Tensor, " E"]]
         router = model.get_submodule(path)
         if not isinstance(router, Router) or router.correction is None:
             raise LaminaError(f"{path} has no correction to move; its router needs correction=True")
-        router.correction += rate * torch.sign(load.mean() - load).to(router.correction)
+        router.correction.add_(rate * torch.sign(load.mean() - load).to(router.correction))

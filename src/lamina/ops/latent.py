@@ -29,9 +29,9 @@ def attend_latent(
     Source: arXiv 2405.04434, section 2.1.2; 1911.02150 (one set of keys for all heads).
     """
     batch, heads, tokens, _ = q.shape
-    if tokens == 1 and reach.everything and sinks is None and factor is None:
-        if (out := _one_query(q, rows, rank, scale)) is not None:
-            return out
+    alone = tokens == 1 and reach.everything and sinks is None and factor is None
+    if alone and (out := _one_query(q, rows, rank, scale)) is not None:
+        return out
     keys, values = rows[:, None], rows[:, None, :, :rank]
     pieces, most = [], max(1, SCORES // (batch * heads * rows.shape[1]))
     for start in range(0, tokens, most):

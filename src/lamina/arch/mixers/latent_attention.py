@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from lamina.arch.base import Node
-from lamina.arch.measure import Kept, Pairs, Shape, Work, linear, matrices, within
+from lamina.arch.measure import Kept, Orders, Pairs, Shape, Work, linear, matrices, within
 from lamina.arch.mixers.attention import LengthTemperature
 from lamina.arch.mixers.base import Mixer
 from lamina.arch.norm import LayerNorm, Norm, RMSNorm
@@ -179,21 +179,22 @@ class LatentAttention(Mixer):
         return named
 
     def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
-        """A prompt expands the latent into keys and values; one more token absorbs the expansion instead.
+        """Keys and values are expanded, or the expansion is absorbed, whichever takes fewer FLOPs.
 
-        Absorbed, a head turns its query into the latent space (2 P R FLOPs), scores R + rotary_dim numbers of each
-        key, sums latents, and turns the sum into a value (2 R V): together what expanding one token costs. A query
+        Expanded, each token that is seen is multiplied by both matrices of a head (2 R (P + V) FLOPs). Absorbed, a head
+        turns each new query into the latent space (2 P R), scores R + rotary_dim numbers of each key, sums latents, and
+        turns the sum into a value (2 R V). A prompt is expanded; one token after others, or a few, absorb. A query
         that sees more than an indexer chooses is always absorbed: the chosen rows alone are fetched for it.
         """
-        products = {name: shape for name, shape in self.weights(width).items() if not name.endswith("pool_bias")}
+        aside = ("pool_bias", "kv_b_proj.weight")
+        products = {name: shape for name, shape in self.weights(width).items() if not name.endswith(aside)}
+        expansion = 2 * self.heads * self.latent * (self.plain_dim + self.value_dim)
         absorbed = 2 * self.heads * (self.latent * 2 + self.rotary_dim)
         expanded = 2 * self.heads * (self.head_dim + self.value_dim)
-        a_pair = absorbed if decoding else expanded
-        if self.indexer is None:
-            return Work(2 * matrices(products), (Pairs(a_pair),))
-        chosen = self.indexer.chosen
-        pairs = Pairs(a_pair, until=chosen), Pairs(absorbed, chosen, after=chosen)
-        return Work(2 * matrices(products), (*pairs, *self.indexer.pairs()))
+        chosen = self.indexer.chosen if self.indexer else None
+        orders = (Orders(expansion, absorbed, expansion, expanded, until=chosen),)
+        pairs = (Pairs(absorbed, chosen, after=chosen), *self.indexer.pairs()) if self.indexer and chosen else ()
+        return Work(2 * matrices(products), pairs, orders=orders)
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         """R + rotary_dim numbers a token, whatever the number of heads."""
