@@ -68,6 +68,6 @@ def test_layers_that_say_their_own_sizes():
     each = {"head_dim": old.pop("global_head_dim"), "num_key_value_heads": old.pop("num_global_key_value_heads")}
     full = [str(i) for i, kind in enumerate(old["layer_types"]) if kind == "full_attention"]
     assert read_config(old | {"per_layer_config": dict.fromkeys(full, each)}) == arch
-    for wrong in ({"0": each}, dict.fromkeys(full[:1], each), {full[0]: each, **dict.fromkeys(full[1:], {})}):
+    for wrong in ({"0": each}, dict.fromkeys(full[:1], each), {key: each if key == full[0] else {} for key in full}):
         with pytest.raises(LaminaError, match="per_layer_config must say the same of layers 1, 3, 5 alone"):
             read_config(old | {"per_layer_config": wrong})

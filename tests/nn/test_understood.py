@@ -50,7 +50,7 @@ from lamina.arch import (
 )
 from lamina.errors import LaminaError
 from lamina.nn.registry import discovered
-from lamina.nn.understood import check
+from lamina.nn.understood import check, not_understood
 
 from ..arch import samples
 
@@ -169,6 +169,7 @@ USED: list[tuple[Node, dict[str, Any]]] = [
             "norm": None,
             "head": Head(tied=True),
             "objective": MaskedDiffusion(mask_token=3),
+            "loops": 2,
         },
     ),
     (RECURSIVE, {"recursion": RECURSIVE.recursion.replace(low_cycles=1)}),
@@ -255,7 +256,7 @@ REFUSED: list[tuple[Node, dict[str, Any]]] = [
     (TURN, {"spread": "each"}),
     (DECODER.embedding, {"ngrams": values.NgramTables(longest=2, tables=1, rows=9)}),
     (Causal(), {"prefix": True}),
-    (DECODER, {"loops": 2, "exit_gate": True}),
+    (DECODER, {"exit_gate": True}),
     (DECODER, {"encoders": samples.SEEING.encoders[1:2]}),
     (RECURSIVE.recursion, {"enters": "start", "norm": RMS, "halting": False}),
 ]

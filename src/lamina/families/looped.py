@@ -5,10 +5,13 @@ Source: arXiv 2510.25741 (Ouro), 2607.22083 (Nanbeige 4.2); their published conf
 
 from __future__ import annotations
 
+from typing import Any
+
 from lamina.arch import Architecture, Block, Branch, RMSNorm
-from lamina.published.common import Family, decoder, pre_norm, sizes
+from lamina.published.common import Family, common_keys, decoder, pre_norm, rope_keys, sizes
 from lamina.published.config import Config
 from lamina.published.rope import LAYER_TYPES
+from lamina.published.rules import ATTENTION, COMPUTED, GLU, PRE_NORMS, Layout, decoder_rules
 
 
 def read_ouro(c: Config) -> Architecture:
@@ -45,4 +48,17 @@ def read_nanbeige(c: Config) -> Architecture:
     return arch.replace(loops=loops)
 
 
-FAMILIES = (Family("ouro", ("ouro",), read_ouro), Family("nanbeige", ("nanbeige",), read_nanbeige))
+def write_nanbeige(arch: Architecture) -> dict[str, Any]:
+    return {
+        "model_type": "nanbeige",
+        **common_keys(arch, "NanbeigeForCausalLM"),
+        **rope_keys(arch),
+        "num_loops": arch.loops,
+    }
+
+
+LAYOUT = Layout(decoder_rules(ATTENTION + GLU + PRE_NORMS), skip=COMPUTED)
+FAMILIES = (
+    Family("ouro", ("ouro",), read_ouro),
+    Family("nanbeige", ("nanbeige",), read_nanbeige, write_nanbeige, LAYOUT),
+)

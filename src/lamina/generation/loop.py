@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, Unpack
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lamina.errors import LaminaError
 from lamina.generation.prompts import Prompts, read_prompts
-from lamina.generation.sampling import Sampling, generators, sample, seen_tokens, whole
+from lamina.generation.sampling import Choices, Sampling, generators, sample, seen_tokens, whole
 from lamina.generation.speculative import Chooser, Drafter, HeadDrafter, ModelDrafter
 from lamina.generation.speculative import speculate as speculated
 from lamina.generation.stops import StopText, read_stops
@@ -299,18 +299,16 @@ def generate(
     prompt: Prompts,
     max_new_tokens: int = 64,
     temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
-    seed: int | None = None,
     stop: str | Sequence[str] = (),
     capacity: int | None = None,
     prefill_chunk: int = 512,
     speculate: int = 0,
     draft: Model | None = None,
+    **sampling: Unpack[Choices],
 ) -> Generation:
     """Continue one prompt or several, token by token; several give the same as each alone.
+
+    `temperature` 0 is greedy; `sampling` takes top_k, top_p, min_p, repetition_penalty and seed (see `Sampling`).
 
     With `speculate`, so many tokens are drafted a step, by the model's own heads for later tokens or by a `draft`
     model of the same vocabulary, and one pass says which of them stand: the tokens are those of plain decoding (in
@@ -324,7 +322,7 @@ def generate(
     Units: max_new_tokens, capacity (of the state, a row; default: what is needed), prefill_chunk in tokens
     Raises: LaminaError for whatever cannot be done as asked
     """
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    choosing = Sampling(temperature, **sampling)
     _check_speculation(model, speculate, draft)
     whole("max_new_tokens", max_new_tokens, "a whole number, 0 or more", least=0)
     whole("prefill_chunk", prefill_chunk, "a whole number of tokens, 1 or more", least=1)
@@ -345,7 +343,7 @@ def generate(
             )
     cut = {"max_new_tokens": max_new_tokens, "capacity": capacity or needed, "prefill_chunk": prefill_chunk}
     guess = {"speculate": speculate, "draft": draft}
-    return Generation(model, prompts, sampling, several=several, stops=stops, **cut, **guess)
+    return Generation(model, prompts, choosing, several=several, stops=stops, **cut, **guess)
 
 
 def _check_speculation(model: Model, speculate: int, draft: Model | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -45,6 +45,16 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         return self.temperature < COLDEST
+
+
+class Choices(TypedDict, total=False):
+    """The settings of `Sampling` besides the temperature."""
+
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    seed: int | None
 
 
 def _number(name: str, value: Any, accepted: str, holds) -> None:

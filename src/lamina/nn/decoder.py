@@ -30,7 +30,7 @@ from lamina.nn.step import Step
 from lamina.ops.linear import linear, lookup
 from lamina.ops.packed import Packed
 
-reads(Architecture, "name family embedding blocks norm head objective recursion context prediction stream")
+reads(Architecture, "name family embedding blocks norm head objective recursion loops context prediction stream")
 reads(EmbeddingValue, "vocab width placeholders scale positions task per_layer affine norm")
 reads(HeadValue, "tied scale softcap bias padding")
 reads(LearnedPositions, "length")
@@ -220,7 +220,8 @@ class Decoder(Model):
             raise LaminaError(f"batch ({batch}) and capacity ({capacity}) must be whole numbers of at least 1")
         assert capacity
         like: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
-        layers = states(self.blocks, batch, capacity, rewind=rewind, **like)
+        passes = (states(self.blocks, batch, capacity, rewind=rewind, **like) for _ in range(self.arch.loops))
+        layers = [layer for each in passes for layer in each]
         ids = torch.zeros(batch, capacity, dtype=torch.int64, device=self.device)
         return State(batch, capacity, layers, ids if self.arch.depends_on_length else None)
 
@@ -281,8 +282,11 @@ class Decoder(Model):
         x = self.embedding(ids, step)
         if self.entering is not None:
             x = self.entering(x)
-        for block in self.blocks:
-            x = block(x, step)
+        for loop in range(self.arch.loops):
+            step.begin(loop * len(state.layers) // self.arch.loops if state else 0)
+            x = self.norm(x) if loop and self.norm is not None else x
+            for block in self.blocks:
+                x = block(x, step)
         if self.joining is not None:
             x = self.joining(x)
         if last:

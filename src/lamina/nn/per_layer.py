@@ -17,8 +17,6 @@ from lamina.ops.linear import lookup
 from lamina.ops.packed import Packed
 
 reads(PerLayerInputsValue, "vocab width blocks scale norm")
-LEFT = "per_layer_inputs"
-"""Under what name a pass shares them."""
 
 
 class PerLayerInputs(nn.Module):
@@ -44,7 +42,7 @@ class PerLayerInputs(nn.Module):
         read = lookup(known, self.table).unflatten(-1, each) * self.value.scale
         seen = (self.projection(e) * self.factor).unflatten(-1, each)
         seen = seen if self.norm is None else self.norm(seen)
-        step.shared[LEFT] = (seen + read) * 0.5**0.5
+        step.inputs = (seen + read) * 0.5**0.5
 
 
 @runs(PerLayerInputValue, "inner activation")
@@ -62,4 +60,5 @@ class PerLayerInput(nn.Module):
         self.activation = ACTIVATIONS[value.activation]
 
     def forward(self, x: Float[Tensor, "B T D"], step: Step) -> Float[Tensor, "B T D"]:
-        return self.down_proj(self.activation(self.gate_proj(x)) * step.shared[LEFT][:, :, self.block])
+        assert step.inputs is not None
+        return self.down_proj(self.activation(self.gate_proj(x)) * step.inputs[:, :, self.block])

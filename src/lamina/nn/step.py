@@ -53,9 +53,10 @@ class Step:
         self.ids = ids
         self.batch, self.tokens = ids.shape
         self.shared: dict[Any, Any] = {}
+        self.inputs: Tensor | None = None  # what the embedding leaves for the blocks themselves, [B T N P]
         self.frequencies: Mapping[str, Tensor] = {}
         self.device, self.dtype = ids.device, dtype
-        self.layers = layers
+        self._layers, self._first = layers, 0
         self.starts = starts
         self.lengths = lengths or [self.tokens] * self.batch
         padded = any(n != self.tokens for n in self.lengths)
@@ -66,6 +67,14 @@ class Step:
         self.has_memory = memory is not None
         self._tables: dict[Rotary, tuple[Tensor, Tensor]] = {}
         self._reaches: dict[tuple[str, int | None, int | None], Reach] = {}
+
+    def begin(self, first: int) -> None:
+        """A pass through the stack, whose states are numbered from `first`."""
+        self._first = first
+
+    def layers(self, slot: int) -> Any:
+        """The state in a slot."""
+        return self._layers(self._first + slot)
 
     @property
     def start(self) -> int:

@@ -62,6 +62,8 @@ def _at_odds(arch: Architecture) -> Iterator[tuple[str, str]]:
     supervised = isinstance(arch.objective, values.DeepSupervision)
     if supervised != (arch.recursion is not None):
         yield "objective", f"{arch.objective.kind} {'without' if supervised else 'with'} a recursion"
+    if arch.loops > 1 and (arch.stream or arch.recursion):
+        yield "loops", f"{arch.loops} beside a {'stream' if arch.stream else 'recursion'}"
     if arch.recursion and arch.embedding.positions:
         yield "embedding.positions", "with a recursion"
     if arch.embedding.task and not arch.recursion:
