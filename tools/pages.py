@@ -322,6 +322,7 @@ def _source(told: dict[str, Any]) -> str:
 @cache
 def missing(name: str) -> tuple[str, ...]:
     """What of an entry has no module: the class, or the field."""
+    from lamina.nn.registry import discovered
     from lamina.nn.understood import not_understood
 
     arch = archs()[name]
@@ -340,14 +341,14 @@ def runs(name: str) -> str:
     return "its text" if gaps else "yes"
 
 
-def read_families() -> str:
-    """Families that are read and not run, with what their module says of itself."""
+def families_that(run: bool) -> str:
+    """Families that run, or that are only read, with what their module says of itself."""
     rows = []
     for info in pkgutil.iter_modules(lamina.families.__path__):
         module = importlib.import_module(f"lamina.families.{info.name}")
-        said = (module.__doc__ or "").split("\n")[0].split(" Source:")[0].rstrip(".")
+        said = (module.__doc__ or "").split("\n\n")[0].replace("\n", " ").split(" Source:")[0].rstrip(".")
         for family in getattr(module, "FAMILIES", ()):
-            if family.layout is None:
+            if (family.layout is not None) == run:
                 users = [f"`{name}`" for name, arch in archs().items() if arch.family == family.name]
                 rows.append((f"`{family.name}`", said, ", ".join(users) or "-"))
     return table(("family", "its file reads", "in the catalog"), sorted(rows))
@@ -406,7 +407,8 @@ ALONE: dict[str, Callable[[], str]] = {
     "index": index,
     "catalog": index_of_catalog,
     "unrun": unrun,
-    "families": read_families,
+    "families": lambda: families_that(run=False),
+    "running": lambda: families_that(run=True),
     "precisions": precisions,
     "devices": device_table,
 }
