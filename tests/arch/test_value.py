@@ -113,6 +113,9 @@ CONTRADICTIONS = {
     "rotary.dim (8) must not exceed head_dim (7)": lambda: Attention(
         heads=6, kv_heads=2, head_dim=7, rotary=Rotary(dim=8)
     ),
+    "base must exceed 1 beside yarn, and is 1": lambda: Rotary(
+        base=1.0, dim=6, scaling=values.YarnScaling(factor=4.0, original_context=9, attention_factor=1.0)
+    ),
     "scaling.short has 2 factors; 3 are needed (dim / 2)": lambda: Rotary(
         dim=6,
         scaling=LongRopeScaling(short=(1, 2), long=(1, 2, 3), original_context=9, attention_factor=1),

@@ -12,6 +12,8 @@ import torch
 
 import lamina
 from tests.cli.tiny import TEMPLATE, tiny_model
+from tests.families.table import ROWS
+from tests.reference import reference
 
 
 def test_check_passes_on_a_sound_checkpoint(run, chat_model: Path) -> None:
@@ -58,6 +60,19 @@ def test_check_finds_the_layer_that_differs(run, chat_model: Path, monkeypatch: 
     assert max(differences[:2]) <= 1e-5
     assert min(differences[2:]) > 1e-5
     assert run("check", chat_model).stdout.splitlines()[-1].startswith("FAIL")
+
+
+@pytest.mark.parametrize(("name", "said"), [("hy4", ["blocks[0]", "blocks[1]"]), ("gemma3n", [])])
+def test_check_of_streams_compares_what_both_have_in_one_shape(run, name: str, said: list[str]) -> None:
+    _, directory = reference(next(row for row in ROWS if row.name == name))
+    done = run("check", directory, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    names = [row["name"] for row in report["layers"]]
+    assert report["verdict"] == "PASS"
+    assert names[-1] == "logits"
+    assert names[: len(said)] == said
+    assert all(row["difference"] <= 1e-5 for row in report["layers"])
 
 
 def test_check_without_transformers_is_one_sentence(run, monkeypatch: pytest.MonkeyPatch) -> None:

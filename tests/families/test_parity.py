@@ -99,6 +99,14 @@ def test_a_row_in_a_padded_batch_is_as_if_alone(pair, close):
 
 
 @torch.inference_mode()
+def test_rows_without_tokens_change_nothing(pair, close):
+    _, ours = pair
+    x, state = ids(2, 9), ours.init_state(2, 9)
+    ours(x[:, :3], state, lengths=torch.tensor([0, 0]))
+    close(ours(x, state), ours(x))
+
+
+@torch.inference_mode()
 def test_snapshot_and_select(pair, close):
     _, ours = pair
     x, y, z = ids(3, 12), ids(3, 6, seed=2), ids(3, 6, seed=3)

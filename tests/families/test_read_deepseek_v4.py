@@ -104,12 +104,12 @@ def test_attention_to_entries_by_hand() -> None:
     d, heads, k = 48, 6, 16
     products = d * 22 + 22 * heads * k + d * k + 3 * 10 * (heads * k // 3) + 30 * d
     products += 2 * d * 2 * k + (22 * 7 * 12 + d * 7 + 2 * d * 2 * 12)
-    one = 2 * products + 4 * heads * k * (11 + 5) + 2 * 7 * 12 * (1001 // 4)
+    one = 2 * products + 4 * heads * k * (11 + 5) + 2 * 7 * (12 + 1) * (1001 // 4)
     assert op.flops(d, 1, 1000) == one
     window = sum(min(p + 1, 11) for p in range(37))
     chosen = sum(min((p + 1) // 4, 5) for p in range(37))
     scored = sum((p + 1) // 4 for p in range(37))
-    prompt = 37 * 2 * products + 4 * heads * k * (window + chosen) + 2 * 7 * 12 * scored
+    prompt = 37 * 2 * products + 4 * heads * k * (window + chosen) + 2 * 7 * (12 + 1) * scored
     assert op.flops(d, 37, 0) == prompt
     pending = 3 * 2 * (16 + 12) * 4
     assert op.state_bytes(d, 39, 2) == 2 * (11 * 16 + 9 * 16 + 9 * 12) + pending
@@ -132,6 +132,7 @@ WRONG = {
     "'num_key_value_heads' is 2": TINY | {"num_key_value_heads": 2},
     "compress_rates: the key 'sliding_attention'": TINY | {"compress_rates": {SLIDING: 1}},
     "heads (6) must be a multiple of output_groups (4)": TINY | {"o_groups": 4},
+    "'hc_sinkhorn_iters' is 1000000000; a whole number from 1 to 1000": TINY | {"hc_sinkhorn_iters": 10**9},
     "'norm_topk_prob' is False": TINY | {"norm_topk_prob": False},
     "the key 'index_skip' (2) is not understood": TINY | {"index_skip": 2},
 }

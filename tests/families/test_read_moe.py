@@ -192,9 +192,9 @@ def test_sparse_blocks_of_minimax_m3_by_hand() -> None:
     scored, attended = 2 * 4 * 128, 2 * 64 * (128 + 128)
     one_more = [sparse.flops(6144, 1, n) - sparse.flops(6144, 1, n - 1) for n in (100, 2047, 2048, 900_000)]
     assert one_more == [attended, attended, 2049 * scored, scored]  # nothing is scored where all is read
-    assert sparse.flops(6144, 3000, 0) == 3000 * 2 * (
-        6144 * 128 * (64 + 4 + 4 + 64) + 6144 * 640
-    ) + scored * (3000 * 3001 - 2048 * 2049) // 2 + attended * (2048 * 2049 // 2 + 952 * 2048)
+    assert sparse.flops(6144, 3000, 0) == 3000 * 2 * (6144 * 128 * (64 + 4 + 4 + 64) + 6144 * 640) + scored * (
+        3000 * 3001 - 2048 * 2049
+    ) // 2 + attended * (2048 * 2049 // 2 + 952 * 2048)
 
 
 def test_llama_4_by_hand() -> None:

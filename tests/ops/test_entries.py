@@ -1,4 +1,4 @@
-"""Entries of runs of tokens, the choice among them, and attention to them, against their obvious twins."""
+"""Entries of runs of tokens, and attention to them, against their obvious twins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lamina.ops.attention import Reach
-from lamina.ops.entries import attend_entries, attend_entries_reference, choose, choose_reference
+from lamina.ops.choosing import best
+from lamina.ops.entries import attend_entries, attend_entries_reference
 from lamina.ops.pooling import empty, runs_pooled, runs_pooled_reference
 from lamina.ops.streams import doubly_stochastic, doubly_stochastic_reference
 
@@ -54,15 +55,6 @@ def test_gradients_of_runs() -> None:
     assert (logits.grad[:, 1, 2] == 0).all()
 
 
-def test_the_choice_of_entries() -> None:
-    q, keys, weights = noise(B, T, H, K), noise(B, E, K, seed=1), noise(B, T, H, seed=2)
-    seen = torch.arange(T)[None] // 2 + torch.tensor([[0], [1]])
-    found = choose(q, keys, weights, seen, TOP)
-    expected = choose_reference(q, keys, weights, seen, TOP)
-    for b, t in ((b, t) for b in range(B) for t in range(T)):
-        assert {e for e in found[b, t].tolist() if e < seen[b, t]} == expected[b][t]
-
-
 @pytest.mark.parametrize("picked", [None, TOP])
 @pytest.mark.parametrize("tokens", [T, 2, 1])
 def test_attention_to_entries(picked: int | None, tokens: int) -> None:
@@ -74,8 +66,7 @@ def test_attention_to_entries(picked: int | None, tokens: int) -> None:
     seen = (positions[:, -tokens:] + 1) // 2
     chosen = None
     if picked:
-        chosen = noise(B, tokens, E, seed=4).masked_fill(torch.arange(E) >= seen[..., None], -torch.inf)
-        chosen = chosen.topk(picked, -1).indices
+        chosen = best(noise(B, tokens, E, seed=4).masked_fill(torch.arange(E) >= seen[..., None], -torch.inf), picked)
     args = q, keys, reach, entries, seen, chosen, sinks, 0.3
     found, expected = attend_entries(*args), attend_entries_reference(*args)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)

@@ -113,6 +113,8 @@ class Rotary(Node):
             raise ValueError(f"turning ({self.turning}) must not exceed the {self.dim // 2} pairs (dim / 2)")
         if self.sections and sum(self.sections) != self.dim // 2:
             raise ValueError(f"sections {self.sections} must add up to the {self.dim // 2} pairs (dim / 2)")
+        if isinstance(self.scaling, YarnScaling) and self.base <= 1:
+            raise ValueError(f"base must exceed 1 beside {self.scaling.kind}, and is {self.base:g}")
         if isinstance(self.scaling, LongRopeScaling):
             for name, factors in (("short", self.scaling.short), ("long", self.scaling.long)):
                 if len(factors) != self.dim // 2:

@@ -164,15 +164,12 @@ class _Reader:
             return (
                 self._integers(name, stored) if stored.format == "I32" else self._fours(name, stored, "_global_scale")
             )
-        scale = self._scale(name)
-        if scale is None or stored.format not in (*_NUMBERS, "U8"):
+        if stored.format not in (*_NUMBERS, "U8") or (scale := self._scale(name)) is None:
             return None
         if stored.format == "U8":
             return self._fours(name, stored, "_scale_2")
         if stored.format == "I8" and SCALES.get(scale.format) == torch.float8_e8m0fnu:
             return self._fours(name, stored, "")
-        if len(stored.shape) not in (2, 3):
-            raise self._wrong(stored, f"has shape {list(stored.shape)}; a matrix, or a stack of them, is expected")
         zeros = self._take(name + "_zero_point", None)
         return self._put(name, stored, _NUMBERS[stored.format], stored.shape, scale, zeros=zeros)
 
@@ -185,6 +182,9 @@ class _Reader:
 
     def _fours(self, name: str, stored: StoredTensor, factor: str) -> Quantised:
         """Two e2m1 numbers a byte, with a scale for 16 or 32, and in some files one for all."""
+        if stored.format not in ("U8", "I8") or not stored.shape:
+            what = f"is {stored.format} {list(stored.shape)}; two numbers a byte are expected, rows of U8 or I8"
+            raise self._wrong(stored, what)
         scale = self._scale(name)
         if scale is None:
             raise self._lacks(stored, name + "_scale")
@@ -198,8 +198,12 @@ class _Reader:
         if name + "_g_idx" in self.tensors:
             raise self._wrong(self.tensors[name + "_g_idx"], "reorders columns (actorder), which is not supported")
         scale = self._take(name + "_scale", stored)
-        numbers = self._take(name + "_shape", stored).read().tolist()
-        if len(numbers) != len(stored.shape) or numbers[:-1] != list(stored.shape[:-1]) or numbers[-1] < 1:
+        said = self._take(name + "_shape", stored)
+        if said.format not in ("I32", "I64") or not stored.shape or said.shape != (len(stored.shape),):
+            what = f"is {said.format} {list(said.shape)}; {len(stored.shape)} whole numbers are expected, the sizes"
+            raise self._wrong(said, what)
+        numbers = said.read().tolist()
+        if numbers[:-1] != list(stored.shape[:-1]) or numbers[-1] < 1:
             raise self._wrong(stored, f"has shape {list(stored.shape)}, and {shown(name + '_shape')} says {numbers}")
         words = {4: -(-numbers[-1] // 8), 8: -(-numbers[-1] // 4)}
         bits = next((bits for bits, count in words.items() if count == stored.shape[-1]), None)
@@ -219,11 +223,13 @@ class _Reader:
         zeros: StoredTensor | None = None,
         whole: StoredTensor | None = None,
     ) -> Quantised:
+        if len(shape) not in (2, 3) or 0 in shape:
+            raise self._wrong(stored, f"has shape {list(stored.shape)}; a matrix, or a stack of them, is expected")
         kind = "F8_E8M0" if scale.format == "U8" else scale.format
         if kind not in SCALES:
             raise self._wrong(scale, f"is stored as {scale.format}; a scale is {', '.join(SCALES)} or U8")
         *stack, rows, _ = shape
-        tile, grid = self._tile(stored, shape, scale, tiles or self.tiles)
+        tile, grid = self._tile(stored, shape, scale, tiles)
         scales = scale.raw.clone().view(*stack, *grid, -1).flatten(-2)
         points = None
         if zeros is not None:
@@ -246,11 +252,11 @@ class _Reader:
     def _tile(
         self, stored: StoredTensor, shape: tuple[int, ...], scale: StoredTensor, tiles: Sequence[tuple[int, int]]
     ) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The tile that fits the shapes, and how many there are along rows and columns."""
+        """The tile that fits the shapes, and how many there are along rows and columns; `tiles` are all that may be."""
         *stack, rows, columns = shape
         found = scale.shape
-        sizes = [(rows, columns), (1, columns), *tiles]
-        if len(found) == len(shape) and found[-2] == rows and found[-1] and columns % found[-1] == 0:
+        sizes = list(tiles) or [(rows, columns), (1, columns), *self.tiles]
+        if not tiles and len(found) == len(shape) and found[-2] == rows and found[-1] and columns % found[-1] == 0:
             sizes.append((1, columns // found[-1]))
         for size in sizes:
             grid = -(-rows // size[0]), -(-columns // size[1])
@@ -259,7 +265,7 @@ class _Reader:
             likely += [tuple(stack)] if grid == (1, 1) else []
             if found in likely:
                 return size, grid
-        tile = " x ".join(map(str, tiles[0]))
+        tile = " x ".join(map(str, (tiles or self.tiles)[0]))
         raise self._wrong(
             scale, f"has shape {list(found)}, and does not fit {shown(stored.name)} {list(shape)} in tiles of {tile}"
         )

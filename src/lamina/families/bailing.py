@@ -9,7 +9,7 @@ from lamina.arch import Architecture, Clamp, KimiDeltaAttention, LatentAttention
 from lamina.errors import LaminaError
 from lamina.published import latent, rope
 from lamina.published.common import Family, Sizes, decoder, pre_norm
-from lamina.published.config import Config, shown
+from lamina.published.config import LATER, Config, shown
 from lamina.published.experts import mixture, respelt, router, sparse_layers
 
 ONLY = {
@@ -32,7 +32,7 @@ def read(c: Config) -> Architecture:
     for key, value in ONLY.items():
         c.only(key, value)
     c.ignore("training", "embedding_dropout", "output_dropout", "mtp_loss_scaling_factor", "router_dtype")
-    c.ignore("multi-token-prediction layers are not built yet", "mtp_use_kda")
+    c.ignore(LATER, "mtp_use_kda")
     c.ignore("no layer has a window", "max_window_layers")
     respelt(c, "max_position_embeddings", "model_max_length")
     dim = c.count("linear_head_dim", c.count("head_dim", 128))

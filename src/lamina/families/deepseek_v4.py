@@ -12,13 +12,13 @@ from lamina.published import compressed, streams
 from lamina.published.common import Family, Sizes, decoder, pre_norm, sizes
 from lamina.published.common import published as activation
 from lamina.published.compressed import RULES as ATTENTION
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.experts import PUBLISHED_SCORES, mixture, moe_of, router, router_keys
 from lamina.published.rules import Layout, Rule
 
 
 def read(c: Config) -> Architecture:
-    c.ignore("multi-token-prediction layers are not built yet", "num_nextn_predict_layers")
+    c.ignore(LATER, "num_nextn_predict_layers")
     c.ignore("storage", "expert_dtype")
     c.only("attention_bias", False)
     c.only("mlp_bias", False)
@@ -102,7 +102,7 @@ def _rules(root: str, embedding: str, end: str) -> tuple[Rule, ...]:
 LAYOUT = Layout(
     _rules("model.", "model.embed_tokens.weight", "model.hc_head.hc_"),
     spellings=(),
-    skip={r"(model\.)?mtp\..*": "it predicts later tokens"},
+    skip={r"(model\.)?mtp\..*": LATER},
     others=(_rules("", "embed.weight", "hc_head_"),),
 )
 FAMILIES = (Family("deepseek_v4", ("deepseek_v4",), read, write, LAYOUT),)

@@ -20,7 +20,7 @@ from lamina.published.common import (
     rope_keys,
     sizes,
 )
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.experts import TRAINING, dense_of, moe_of, shared_experts, sparse_blocks
 from lamina.published.rules import ATTENTION, EXPERTS, GLU, PRE_NORMS, ROUTER, SHARED, Layout, Rule, decoder_rules
 
@@ -41,7 +41,7 @@ def read_moe(c: Config) -> Architecture:
     c.ignore("training, or how the router is computed", "moe_capacity", *TRAINING)
     c.only("moe_gate", "topk")
     c.only("moe_use_aux_free", True)
-    c.ignore("multi-token-prediction layers are not built yet", "num_nextn_predict_layers")
+    c.ignore(LATER, "num_nextn_predict_layers")
     first, last = c.int("moe_layer_start_index", 1), c.int("moe_layer_end_index", -1)
     step, last = c.count("moe_layer_interval", 1), s.layers - 1 if last == -1 else last
     sparse = [first <= i <= last and (i + 1) % step == 0 for i in range(s.layers)]
@@ -83,9 +83,9 @@ def write_dense(arch: Architecture) -> dict[str, Any]:
 CHOICE = Rule("mlp.moe_statics.e_score_correction_bias", "feed_forward.op.router.correction", ones=(0,))
 DENSE = ATTENTION + PRE_NORMS + GLU
 SPARSE = decoder_rules((*DENSE, *EXPERTS, *ROUTER, *SHARED, CHOICE))
-LATER = {r"(model\.)?mtp_.*": "it predicts later tokens"}
+PREDICTION = {r"(model\.)?mtp_.*": LATER}
 
 FAMILIES = (
     Family("ernie4_5", ("ernie4_5",), read_dense, write_dense, Layout(decoder_rules(DENSE))),
-    Family("ernie4_5_moe", ("ernie4_5_moe",), read_moe, write_moe, Layout(SPARSE, skip=LATER)),
+    Family("ernie4_5_moe", ("ernie4_5_moe",), read_moe, write_moe, Layout(SPARSE, skip=PREDICTION)),
 )

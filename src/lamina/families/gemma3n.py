@@ -60,7 +60,7 @@ def read(c: Config) -> Architecture:
     layers = list(zip(kinds, sources, inners, sparsity, strict=True))
     made = {layer: block(*layer) for layer in set(layers)}
     stream = AltUp(
-        count=c.count("altup_num_inputs", 4),
+        count=c.count("altup_num_inputs", 4, most=1 << 10),
         active=c.count("altup_active_idx", 0, least=0),
         norm=norm,
         output_scale=c.bool("altup_correct_scale", True),

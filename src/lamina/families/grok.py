@@ -15,7 +15,7 @@ from lamina.arch import Architecture, Block, Branch, LengthTemperature, MoE, RMS
 from lamina.published.common import Family, attention_of, common_keys, decoder, sizes
 from lamina.published.config import Config
 from lamina.published.experts import moe_of, router
-from lamina.published.rules import ATTENTION, BLOCK_SPARSE, Layout, Rule, decoder_rules
+from lamina.published.rules import ATTENTION, BLOCK_SPARSE, Layout, Rule, decoder_rules, shared_rules
 
 SCALING = ("original_max_position_embeddings", "scaling_factor", "extrapolation_factor", "attn_factor")
 
@@ -79,9 +79,7 @@ def write(arch: Architecture) -> dict[str, Any]:
 
 
 BLOCK = (
-    *(ATTENTION + BLOCK_SPARSE),
-    Rule("block_sparse_moe.gate", "feed_forward.op.router.gate"),
-    *(Rule(f"mlp.{p}_proj", f"feed_forward.op.shared.{p}_proj") for p in ("gate", "up", "down")),
+    *(ATTENTION + BLOCK_SPARSE + shared_rules("mlp")),
     Rule("pre_attn_norm", "mixer.before"),
     Rule("post_attn_norm", "mixer.after"),
     Rule("pre_moe_norm", "feed_forward.before"),

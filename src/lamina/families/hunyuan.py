@@ -9,7 +9,7 @@ from typing import Any
 
 from lamina.arch import Architecture, QKNorm, RMSNorm
 from lamina.published.common import Family, attention_of, common_keys, decoder, pre_norms, rope_keys, sizes
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.experts import dense_of, layer_kinds, mixture, moe_of, router, shared_experts, sparse_layers
 from lamina.published.rules import (
     ATTENTION,
@@ -21,6 +21,7 @@ from lamina.published.rules import (
     Rule,
     decoder_rules,
     later_layers,
+    shared_rules,
 )
 
 PREDICTION = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_layers")
@@ -34,7 +35,7 @@ def read_v3(c: Config) -> Architecture:
     c.only("route_norm", True)
     c.ignore("how the reference runs", "enable_moe_fp32_combine", "enable_lm_head_fp32", "use_grouped_mm")
     c.ignore("how the reference runs", "enable_attention_fp32_softmax")
-    c.ignore("multi-token-prediction layers are not built yet", *PREDICTION)
+    c.ignore(LATER, *PREDICTION)
     c.only("mlp_bias", False)
     attention = s.attention(rotary=s.rotary(c, 11_158_840.0), qk_norm=QKNorm(norm=norm), bias=bias, output_bias=bias)
     moe = mixture(c, s, router(c, 192, 8, "sigmoid", scale=2.826, correction=True), 1536, shared=1)
@@ -60,8 +61,7 @@ def write_v3(arch: Architecture) -> dict[str, Any]:
 
 
 BLOCK = (
-    *(ATTENTION + QK_NORMS + PRE_NORMS + GLU + EXPERTS),
-    *(Rule(f"mlp.shared_mlp.{p}_proj", f"feed_forward.op.shared.{p}_proj") for p in ("gate", "up", "down")),
+    *(ATTENTION + QK_NORMS + PRE_NORMS + GLU + EXPERTS + shared_rules("mlp.shared_mlp")),
     Rule("mlp.router.gate", "feed_forward.op.router.gate"),
     Rule("mlp.expert_bias", "feed_forward.op.router.correction"),
 )

@@ -10,7 +10,7 @@ from typing import Any
 from lamina.arch import GLU, Architecture, MoE, QKNorm, RMSNorm, ShortFilter
 from lamina.arch.block import Block, Branch
 from lamina.published.common import Family, Sizes, decoder, rounded, sizes, text_part
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.experts import dense_of, moe_of, one_name, router, sparse_blocks, sparse_layers
 from lamina.published.inkling import ALIASES, attentions, keys, layer_kinds, layout, padded, temperature
 from lamina.published.rules import Layout, Rule, named
@@ -34,7 +34,7 @@ def _feed_forwards(c: Config, s: Sizes) -> list[GLU | MoE]:
 
 
 def read(c: Config) -> Architecture:
-    c.ignore("multi-token-prediction layers are not built yet", "mtp_config")
+    c.ignore(LATER, "mtp_config")
     c = text_part(c, "the encoders merge patches and sound step by step, and are not read")
     one_name(c, ALIASES)
     s = sizes(c, kv_heads=8, head_dim=128, inner=24576, default_context=131072)
@@ -43,7 +43,7 @@ def read(c: Config) -> Architecture:
         c.only(key, True)
     for key in ("q_bias", "o_bias", "tie_word_embeddings"):
         c.only(key, False)
-    c.ignore("multi-token-prediction layers are not built yet", *PREDICTION)
+    c.ignore(LATER, *PREDICTION)
     c.ignore("not read by the reference", "rms_norm_eps_moe_gate", "number_of_conv_states")
     made = attentions(c, s, (512, 64, 16), filter=filter_, qk_norm=QKNorm(norm=norm))
     made = {kind: op.replace(scale=1 / op.head_dim) for kind, op in made.items()}

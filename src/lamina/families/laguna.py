@@ -13,7 +13,18 @@ from lamina.published import by_type, rope
 from lamina.published.common import Family, Sizes, attention_of, common_keys, decoder, pre_norms, sizes
 from lamina.published.config import Config
 from lamina.published.experts import dense_of, layer_kinds, moe_of, router, sparse_layers
-from lamina.published.rules import ATTENTION, EXPERTS, GLU, PRE_NORMS, QK_NORMS, ROUTER, Layout, Rule, decoder_rules
+from lamina.published.rules import (
+    ATTENTION,
+    EXPERTS,
+    GLU,
+    PRE_NORMS,
+    QK_NORMS,
+    ROUTER,
+    Layout,
+    Rule,
+    decoder_rules,
+    shared_rules,
+)
 
 ROTARY = {
     "full_attention": {"rope_theta": 500_000.0, "partial_rotary_factor": 0.5},
@@ -85,8 +96,7 @@ def write(arch: Architecture) -> dict[str, Any]:
 
 
 BLOCK = (
-    *(ATTENTION + QK_NORMS + PRE_NORMS + GLU + EXPERTS + ROUTER),
-    *(Rule(f"mlp.shared_expert.{p}_proj", f"feed_forward.op.shared.{p}_proj") for p in ("gate", "up", "down")),
+    *(ATTENTION + QK_NORMS + PRE_NORMS + GLU + EXPERTS + ROUTER + shared_rules("mlp.shared_expert")),
     Rule("self_attn.g_proj", "mixer.op.gate_proj"),
     Rule("mlp.experts.e_score_correction_bias", "feed_forward.op.router.correction"),
 )

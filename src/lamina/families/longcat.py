@@ -11,7 +11,7 @@ from typing import Any
 from lamina.arch import Architecture, Block, Branch, LatentAttention, MoE, NgramTables, Parallel, RMSNorm
 from lamina.published import latent, rope
 from lamina.published.common import Family, Sizes, decoder
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.experts import mixture, moe_of, respelt, router
 from lamina.published.rules import Layout, Rule, decoder_rules
 
@@ -30,7 +30,7 @@ def read(c: Config) -> Architecture:
         respelt(c, usual, theirs)
     c.only("attention_method", "MLA")
     c.ignore("training", "params_dtype", "rounter_params_dtype")
-    c.ignore("multi-token-prediction layers are not built yet", "nextn_use_scmoe")
+    c.ignore(LATER, "nextn_use_scmoe")
     s, ngrams = latent.sizes(c, eps=1e-5, default_context=131072), _ngrams(c)
     norm, attention, moe = RMSNorm(eps=s.eps), _attention(c, s), _mixture(c, s)
     first = Parallel(ops=(s.glu(), moe), lands=(0, 2))  # the experts' output is added two branches later
@@ -105,7 +105,7 @@ def layout(arch: Architecture) -> Layout:
     name, shape = "model.layers.{i}.mlp.experts.", (moe.expert.inner, arch.width)
     blanks = {f"{name}{e}.{p}_proj.weight": shape for e in beyond for p in _P[:2]}
     identity = rf"model\.layers\.\d+\.mlp\.experts\.({'|'.join(beyond)})\..*"
-    skip = {identity: "what returns its input has no weights", r"model\.mtp\..*": "it predicts later tokens"}
+    skip = {identity: "what returns its input has no weights", r"model\.mtp\..*": LATER}
     return Layout(decoder_rules(BLOCK), skip=skip, blanks=blanks)
 
 

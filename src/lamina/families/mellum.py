@@ -10,7 +10,7 @@ from typing import Any
 from lamina.arch import Architecture, QKNorm, RMSNorm
 from lamina.published import by_type, rope
 from lamina.published.common import Family, common_keys, decoder, pick, pre_norms, sizes
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.experts import dense_of, layer_kinds, mixture, moe_of, router, router_keys, sparse_layers
 from lamina.published.rules import ATTENTION, EXPERTS, GLU, PRE_NORMS, QK_NORMS, ROUTER, Layout, decoder_rules
 
@@ -21,7 +21,7 @@ PREDICTION = ("num_mtp_layers", "num_nextn_predict_layers", "mtp_layer_types", "
 def read(c: Config) -> Architecture:
     s = sizes(c, kv_heads=4, head_dim=128, default_context=131072)
     norm, bias, window = RMSNorm(eps=s.eps), c.bool("attention_bias", False), c.count("sliding_window", 1024)
-    c.ignore("multi-token-prediction layers are not built yet", *PREDICTION)
+    c.ignore(LATER, *PREDICTION)
     c.ignore("layer_types is what counts", "use_sliding_window", "max_window_layers")
     said = rope.by_layer_type(c) or {kind: {"rope_theta": base} for kind, base in BASES.items()}
     kinds = c.layer_types(s.layers, ["full_attention"] * s.layers, rope.LAYER_TYPES)
@@ -53,6 +53,6 @@ def write(arch: Architecture) -> dict[str, Any]:
     }
 
 
-SKIP = {r"mtp\..*": "multi-token-prediction layers are not built yet"}
+SKIP = {r"mtp\..*": LATER}
 LAYOUT = Layout(decoder_rules(ATTENTION + QK_NORMS + PRE_NORMS + GLU + EXPERTS + ROUTER), skip=SKIP)
 FAMILIES = (Family("mellum", ("mellum",), read, write, LAYOUT),)

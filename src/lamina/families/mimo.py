@@ -13,7 +13,7 @@ from lamina.arch import Architecture, Attention, RMSNorm
 from lamina.errors import LaminaError
 from lamina.published import by_type, rope
 from lamina.published.common import Family, Sizes, common_keys, decoder, pre_norms, sizes
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.experts import dense_of, key_of, layer_kinds, mixture, moe_of, router, router_keys, sparse_layers
 from lamina.published.rules import ATTENTION, CORRECTION, EXPERTS, GLU, PRE_NORMS, ROUTER, Layout, Rule, decoder_rules
 
@@ -107,6 +107,6 @@ def write(arch: Architecture) -> dict[str, Any]:
 
 BLOCK = ATTENTION + GLU + PRE_NORMS + EXPERTS + ROUTER + CORRECTION
 SINKS = Rule("self_attn.attention_sink_bias", "mixer.op.sinks")
-SKIP = {r"model\.mtp\..*": "multi-token-prediction layers are not built yet"}
+SKIP = {r"model\.mtp\..*": LATER}
 LAYOUT = Layout(decoder_rules((*BLOCK, SINKS)), skip=SKIP)
 FAMILIES = (Family("mimo", ("mimo_v2_flash",), read, write, LAYOUT),)

@@ -12,7 +12,7 @@ from typing import Any
 from lamina.arch import GLU, Architecture, Clamp, QKNorm, RMSNorm
 from lamina.published import block_sparse, vision_more
 from lamina.published.common import Family, attention_of, common_keys, decoder, pick, pre_norms, rope_keys, sizes
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.encoders import split
 from lamina.published.experts import dense_of, layer_kinds, mixture, moe_of, router, router_keys, sparse_layers
 from lamina.published.rules import (
@@ -28,10 +28,10 @@ from lamina.published.rules import (
     Rule,
     decoder_rules,
     later_layers,
+    shared_rules,
 )
 from lamina.published.rules import GLU as GLU_RULES
 
-MTP = "multi-token-prediction layers are not built yet"
 COUNTS = "num_local_experts", "num_experts_per_tok", "routed_scaling_factor"
 
 
@@ -49,7 +49,7 @@ def read(c: Config) -> Architecture:
     c.only("use_routing_bias", True)
     c.only("attention_output_gate", False)
     c.only("n_shared_experts", 1)
-    c.ignore(MTP, "num_mtp_modules")
+    c.ignore(LATER, "num_mtp_modules")
     indexer, chosen = block_sparse.indexer(c, s.layers, rotary, norm)
     full = s.attention(rotary=rotary, qk_norm=QKNorm(norm=norm))
     clamp = Clamp(limit=c.float("swiglu_limit", 7.0), shift=1.0, slope=c.float("swiglu_alpha", 1.702))
@@ -103,9 +103,7 @@ BLOCK = (
 )
 PUBLISHED = (
     *(SAME + GLU_RULES + BLOCK_SPARSE + block_sparse.rules("index_")),
-    *(Rule(f"block_sparse_moe.shared_experts.{p}_proj", f"{OP}.shared.{p}_proj") for p in ("gate", "up", "down")),
-    Rule("block_sparse_moe.gate", f"{OP}.router.gate"),
-    Rule("block_sparse_moe.e_score_correction_bias", f"{OP}.router.correction"),
+    *shared_rules("block_sparse_moe.shared_experts"),
 )
 
 

@@ -10,18 +10,9 @@ from typing import Any
 from lamina.arch import Architecture, QKNorm, RMSNorm
 from lamina.published import rope
 from lamina.published.common import Family, common_keys, decoder, pick, pre_norm, rope_keys, sizes
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.experts import dense_of, mixture, moe_of, router, router_keys
-from lamina.published.rules import (
-    ATTENTION,
-    BLOCK_SPARSE,
-    PRE_NORMS,
-    QK_NORMS,
-    Layout,
-    Rule,
-    decoder_rules,
-    later_layers,
-)
+from lamina.published.rules import ATTENTION, BLOCK_SPARSE, PRE_NORMS, QK_NORMS, Layout, decoder_rules, later_layers
 
 
 def read(c: Config) -> Architecture:
@@ -34,7 +25,7 @@ def read(c: Config) -> Architecture:
     c.only("qk_norm_type", "per_layer")
     c.only("use_routing_bias", True)
     c.only("shared_intermediate_size", 0)
-    c.ignore("multi-token-prediction layers are not built yet", "use_mtp", "mtp_transformer_layers", "num_mtp_modules")
+    c.ignore(LATER, "use_mtp", "mtp_transformer_layers", "num_mtp_modules")
     attention = s.attention(
         rotary=rope.rotary(c, values, s.head_dim, s.context), qk_norm=QKNorm(norm=norm, over="width")
     )
@@ -53,11 +44,7 @@ def write(arch: Architecture) -> dict[str, Any]:
     }
 
 
-BLOCK = (
-    *(ATTENTION + QK_NORMS + PRE_NORMS + BLOCK_SPARSE),
-    Rule("block_sparse_moe.gate", "feed_forward.op.router.gate"),
-    Rule("block_sparse_moe.e_score_correction_bias", "feed_forward.op.router.correction"),
-)
+BLOCK = ATTENTION + QK_NORMS + PRE_NORMS + BLOCK_SPARSE
 
 
 def layout(arch: Architecture) -> Layout:

@@ -12,7 +12,7 @@ from lamina.errors import LaminaError
 from lamina.families.deepseek import blocks_around
 from lamina.published import latent, vision
 from lamina.published.common import Family, Sizes
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.encoders import split
 from lamina.published.experts import layer_kinds, mixture, router, sparse_layers
 from lamina.published.rules import Layout, Rule
@@ -105,7 +105,7 @@ _BLOCK = {
 }
 SKIP = {
     r"(vision_encoder|vision_language_adapter|patch_merger|pre_mm_projector_norm)\..*": "the image encoder is not part",
-    r"mtp_dspark\..*": "it predicts later tokens",
+    r"mtp_dspark\..*": LATER,
 }
 
 

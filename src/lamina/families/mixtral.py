@@ -11,7 +11,7 @@ from lamina.arch import Architecture, RMSNorm
 from lamina.published.common import Family, attention_of, common_keys, decoder, pick, pre_norm, rope_keys, sizes
 from lamina.published.config import Config
 from lamina.published.experts import mixture, moe_of, router, router_keys
-from lamina.published.rules import ATTENTION, BLOCK_SPARSE, PRE_NORMS, Layout, Rule, decoder_rules
+from lamina.published.rules import ATTENTION, BLOCK_SPARSE, PRE_NORMS, Layout, decoder_rules
 
 
 def read(c: Config) -> Architecture:
@@ -33,7 +33,6 @@ def write(arch: Architecture) -> dict[str, Any]:
     }
 
 
-ROUTER = Rule("block_sparse_moe.gate", "feed_forward.op.router.gate")
-LAYOUT = Layout(decoder_rules((*ATTENTION, *PRE_NORMS, *BLOCK_SPARSE, ROUTER)))
+LAYOUT = Layout(decoder_rules(ATTENTION + PRE_NORMS + BLOCK_SPARSE))
 
 FAMILIES = (Family("mixtral", ("mixtral",), read, write, LAYOUT),)

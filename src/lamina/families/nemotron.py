@@ -11,7 +11,7 @@ from lamina.arch import MLP, Architecture, Block, Branch, Mamba2, MoE, RMSNorm
 from lamina.arch.base import Op
 from lamina.errors import LaminaError
 from lamina.published.common import Family, Sizes, decoder, sizes
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.experts import router
 from lamina.published.recurrent import ignore_running, kinds
 
@@ -80,8 +80,8 @@ def read(c: Config) -> Architecture:
     c.only("attention_bias", False)
     c.only("sliding_window", None)
     c.ignore("attention has no positions", "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor")
-    c.ignore("multi-token-prediction layers are not built yet", "num_nextn_predict_layers", "mtp_layers_block_type")
-    c.ignore("multi-token-prediction layers are not built yet", "mtp_hybrid_override_pattern")
+    c.ignore(LATER, "num_nextn_predict_layers", "mtp_layers_block_type")
+    c.ignore(LATER, "mtp_hybrid_override_pattern")
     made: dict[str, Op] = {
         "mamba": _mamba(c, s.eps),
         "attention": s.attention(),

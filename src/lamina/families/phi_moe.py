@@ -14,7 +14,7 @@ from lamina.published import rope
 from lamina.published.common import Family, Sizes, attention_of, common_keys, decoder, pre_norm, rope_keys, sizes
 from lamina.published.config import Config
 from lamina.published.experts import TRAINING, mixture, moe_of
-from lamina.published.rules import ATTENTION, BLOCK_SPARSE, PRE_NORMS, Layout, Rule, decoder_rules
+from lamina.published.rules import ATTENTION, BLOCK_SPARSE, PRE_NORMS, Layout, decoder_rules
 
 
 def _rotary(c: Config, s: Sizes) -> rope.Rotary:
@@ -63,7 +63,6 @@ def write(arch: Architecture) -> dict[str, Any]:
     }
 
 
-ROUTER = Rule("block_sparse_moe.gate", "feed_forward.op.router.gate")
-LAYOUT = Layout(decoder_rules((*ATTENTION, *PRE_NORMS, *BLOCK_SPARSE, ROUTER)))
+LAYOUT = Layout(decoder_rules(ATTENTION + PRE_NORMS + BLOCK_SPARSE))
 
 FAMILIES = (Family("phimoe", ("phimoe",), read, write, LAYOUT),)

@@ -21,7 +21,7 @@ from lamina.errors import LaminaError
 from lamina.families.qwen_next import experts
 from lamina.published import rope, vision
 from lamina.published.common import Family, Sizes, decoder, sizes
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.encoders import split
 from lamina.published.experts import router
 from lamina.published.recurrent import delta_net, ignore_running, kinds
@@ -97,7 +97,7 @@ def read(c: Config) -> Architecture:
         memory=_memory(c, s, norm, found),
     )
     ignore_running(c)
-    c.ignore("multi-token-prediction layers are not built yet", *(key for key in c.data if key.startswith("mtp")))
+    c.ignore(LATER, *(key for key in c.data if key.startswith("mtp")))
     routed = experts(c, s, router(c, experts=512, active=10))
     blocks = {kind: Block(branches=(Branch(op=op), Branch(op=routed))) for kind, op in made.items()}
     arch = decoder(c, "qwen4_exp", s, [blocks[kind] for kind in found], norm)

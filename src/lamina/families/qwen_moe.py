@@ -80,11 +80,13 @@ def _keys(arch: Architecture, name: str) -> dict[str, Any]:
 
 def write_qwen2(arch: Architecture) -> dict[str, Any]:
     window, kinds = windows(arch)
+    shared = moe_of(arch).shared
+    assert shared
     return {
         "model_type": "qwen2_moe",
         **_keys(arch, "Qwen2MoeForCausalLM"),
         "qkv_bias": attention_of(arch).bias,
-        "shared_expert_intermediate_size": moe_of(arch).shared.inner,
+        "shared_expert_intermediate_size": shared.inner,
         "use_sliding_window": window is not None,
         "sliding_window": window,
         "layer_types": kinds,

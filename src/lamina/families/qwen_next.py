@@ -9,7 +9,7 @@ from lamina.arch import Architecture, MoE, QKNorm, RMSNorm, Router
 from lamina.arch.base import Op
 from lamina.published import rope, vision
 from lamina.published.common import Family, Sizes, decoder, pre_norm, sizes
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.encoders import split
 from lamina.published.experts import router, sparse_layers
 from lamina.published.recurrent import delta_net, ignore_running
@@ -49,7 +49,7 @@ def _read(c: Config, family: str, s: Sizes, feed_forwards: list[Op]) -> Architec
     norm = RMSNorm(eps=s.eps, offset=1.0)
     both = list(zip(mixers(c, s), feed_forwards, strict=True))
     ignore_running(c)
-    c.ignore("multi-token-prediction layers are not built yet", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings")
+    c.ignore(LATER, "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings")
     made = {pair: pre_norm(*pair, norm) for pair in set(both)}
     return decoder(c, family, s, [made[pair] for pair in both], norm)
 

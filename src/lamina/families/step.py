@@ -12,7 +12,7 @@ from lamina.arch import GLU, Architecture, Attention, MoE, QKNorm, RMSNorm
 from lamina.errors import LaminaError
 from lamina.published import by_type, experts, rope
 from lamina.published.common import Family, Sizes, common_keys, decoder, pick, pre_norms, rounded, sizes, text_part
-from lamina.published.config import Config
+from lamina.published.config import LATER, Config
 from lamina.published.experts import dense_of, layer_kinds, moe_of, router_keys
 from lamina.published.rules import ATTENTION, PRE_NORMS, QK_NORMS, VISION, Layout, Rule, decoder_rules, later_layers
 from lamina.published.rules import GLU as GLU_RULES
@@ -71,7 +71,7 @@ def read(c: Config) -> Architecture:
         c.only(key, value)
     c.only("use_rope_layers", ([], [True] * s.layers))
     c.ignore("how the reference runs", "need_fp32_gate", "max_seq_len")
-    c.ignore("multi-token-prediction layers are not built yet", *PREDICTION)
+    c.ignore(LATER, *PREDICTION)
     kinds = c.layer_types(s.layers, ["full_attention"] * s.layers, rope.LAYER_TYPES)
     norm = RMSNorm(eps=s.eps, offset=1.0)
     return decoder(c, "step3p5", s, pre_norms(_attentions(c, s, kinds), _feed_forwards(c, s), norm), norm)

@@ -94,7 +94,7 @@ class AltUp(Starting):
         for branch, beside in zip(branches, self.beside, strict=True):
             computed = computed if beside else branch(computed, step)
         rules = self._rules(self.correct, computed) + 1.0
-        x = predicted + rules[..., None] * (computed - predicted[..., active, :])[..., None, :]
+        x = predicted + rules[..., None] @ (computed - predicted[..., active, :])[..., None, :]
         for branch, beside in zip(branches, self.beside, strict=True):
             if beside:
                 read = x[..., active, :] if self.output_scale is None else x[..., active, :] * self.output_scale

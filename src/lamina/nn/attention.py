@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.arch.mixers import Attention as AttentionValue
-from lamina.arch.mixers.attention import LengthTemperature, QKNorm
-from lamina.nn.basic import Linear, norm
+from lamina.arch.mixers.attention import LengthTemperature
+from lamina.nn.basic import Linear, norm, qk_norm
 from lamina.nn.block_indexer import head_indexer
 from lamina.nn.registry import Place, reads, runs
-from lamina.nn.state import FullCache, Stateful, WindowCache
+from lamina.nn.state import FullCache, Stateful, WindowCache, cache
 from lamina.nn.step import Step
 from lamina.ops.attention import Reach, attend
 from lamina.ops.rotary import rotate
@@ -25,7 +25,6 @@ FIELDS = """heads kv_heads head_dim rotary qk_norm window softcap scale bias out
 temperature value_norm keys_as_values kv_from value_scale gate_activation output_norm blocks"""
 GATES = {"sigmoid": torch.sigmoid, "softplus": F.softplus}
 
-reads(QKNorm, "norm over after_rotary own")
 reads(LengthTemperature, "floor scale first steps of")
 
 
@@ -56,18 +55,10 @@ class Attention(Stateful):
         self.o_proj = Linear(out, width, value.output_bias)
         self.gate_proj = Linear(width, out if value.gate == "elementwise" else value.heads) if value.gate else None
         self.sinks = nn.Parameter(torch.empty(value.heads)) if value.sinks else None
-        self.q_norm = self._qk_norm(value.heads)
-        self.k_norm = self._qk_norm(value.kv_heads) if self.own else None
+        self.q_norm = qk_norm(value.qk_norm, value.heads, value.head_dim)
+        self.k_norm = qk_norm(value.qk_norm, value.kv_heads, value.head_dim) if self.own else None
         self.o_norm = norm(value.output_norm, value.values)
         self.scale = value.scale or value.head_dim**-0.5
-
-    def _qk_norm(self, heads: int) -> nn.Module | None:
-        if (chosen := self.value.qk_norm) is None:
-            return None
-        shared = chosen.over == "head" and not chosen.own
-        return norm(
-            chosen.norm, self.value.head_dim if shared else heads * self.value.head_dim, heads if chosen.own else 1
-        )
 
     @property
     def joined(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -78,10 +69,7 @@ class Attention(Stateful):
         value = self.value
         keys, values = (value.kv_heads, value.head_dim), (value.kv_heads, value.values)
         sizes = (keys,) if value.keys_as_values else (keys, values)
-        if seen := value.window or value.chunk:
-            slots = min(seen, capacity)
-            return WindowCache(batch, slots, *sizes, chunked=value.chunk is not None, **like)
-        return FullCache(batch, capacity, *sizes, **like)
+        return cache(batch, capacity, *sizes, window=value.window, chunk=value.chunk, **like)
 
     def _turned(
         self, x: Float[Tensor, "B T HK"], normalise: nn.Module | None, angles: tuple[Tensor, Tensor] | None
@@ -90,7 +78,7 @@ class Attention(Stateful):
         chosen, rotary = self.value.qk_norm, self.value.rotary
         if normalise and chosen and chosen.over == "width" and not chosen.after_rotary:
             x = normalise(x)
-        x = x.view(*x.shape[:2], -1, self.value.head_dim)
+        x = x.unflatten(-1, (-1, self.value.head_dim))
         if normalise and chosen and chosen.over == "head" and not chosen.after_rotary:
             x = normalise(x)
         if rotary and angles:
@@ -114,7 +102,7 @@ class Attention(Stateful):
         return self._turned(flat, self.k_norm, angles), self._values(flat)
 
     def _values(self, v: Float[Tensor, "B T GV"]) -> Float[Tensor, "B G T V"]:
-        v = v.view(*v.shape[:2], -1, self.value.values)
+        v = v.unflatten(-1, (-1, self.value.values))
         if self.v_norm is not None:
             v = self.v_norm(v)
         return (v if self.value.value_scale == 1.0 else v * self.value.value_scale).transpose(1, 2)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lamina.arch.mixers.attention import QKNorm
 from lamina.arch.norm import LayerNorm as LayerNormValue
 from lamina.arch.norm import Norm as NormValue
 from lamina.arch.norm import RMSNorm as RMSNormValue
@@ -29,6 +30,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 reads(RMSNormValue, "eps offset weight weight_first")
 reads(LayerNormValue, "eps bias")
+reads(QKNorm, "norm over after_rotary own")
 
 
 @runtime_checkable
@@ -132,4 +134,14 @@ def norm(value: NormValue | None, width: int, heads: int = 1) -> nn.Module | Non
     """
     if value is None:
         return None
-    return (RMSNorm if isinstance(value, RMSNormValue) else LayerNorm)(value, width, heads)
+    if isinstance(value, RMSNormValue):
+        return RMSNorm(value, width, heads)
+    return LayerNorm(value, width, heads)
+
+
+def qk_norm(value: QKNorm | None, heads: int, head_dim: int) -> nn.Module | None:
+    """The norm of queries, or of keys, that have so many heads; nothing where there is none."""
+    if value is None:
+        return None
+    own = heads if value.own else 1
+    return norm(value.norm, head_dim if value.over == "head" and not value.own else heads * head_dim, own)

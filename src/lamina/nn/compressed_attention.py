@@ -17,7 +17,8 @@ from lamina.nn.basic import Linear, norm
 from lamina.nn.registry import Place, reads, runs
 from lamina.nn.state import Keeping, Stateful, WindowCache
 from lamina.nn.step import Step
-from lamina.ops.entries import attend_entries, choose
+from lamina.ops.choosing import choose_runs
+from lamina.ops.entries import attend_entries
 from lamina.ops.linear import linear
 from lamina.ops.packed import Packed
 from lamina.ops.pooling import empty, runs_pooled
@@ -167,15 +168,17 @@ class EntryIndexer(nn.Module):
         self.head_weights = Linear(width, value.heads)
         self.compressor = Compressor(mixer.compressor, value.head_dim, mixer.norm, mixer.rotary, width)
 
+    @torch.no_grad()
     def forward(
-        self, x: Float[Tensor, "B T D"], latent: Float[Tensor, "B T Q"], seen: Tensor, step: Step, state: Entries
+        self, x: Float[Tensor, "B T D"], latent: Float[Tensor, "B T Q"], step: Step, state: Entries
     ) -> Int[Tensor, "B T k"] | None:
         keys = self.compressor(x, step, state)
         if keys.shape[1] <= self.value.top_k:
             return None
         q = self.q_proj(latent).unflatten(-1, (self.value.heads, -1)).transpose(1, 2)
         q = rotate_last(q, self.rotary, *step.rotary(self.rotary)).transpose(1, 2)
-        return choose(q, keys, self.head_weights(x), seen, self.value.top_k)
+        top_k, stride = self.value.top_k, self.compressor.value.stride
+        return choose_runs(q, keys, self.head_weights(x), step.positions, top_k, stride)[:, 0]
 
 
 @runs(CompressedAttentionValue, FIELDS)
@@ -230,7 +233,7 @@ class CompressedAttention(Stateful):
             seen = (step.positions + 1) // self.compressor.value.stride
             entries = self.compressor(x, step, state.entries[0])
             if self.indexer is not None:
-                chosen = self.indexer(x, latent, seen, step, state.entries[1])
+                chosen = self.indexer(x, latent, step, state.entries[1])
         out = attend_entries(q, keys[:, 0], reach, entries, seen, chosen, self.sinks, value.head_dim**-0.5)
         out = rotate_last(out, value.rotary, cos, -sin).transpose(1, 2).flatten(2)
         return self.o_b_proj(self.o_a_proj(out.unflatten(-1, (value.output_groups, -1))).flatten(2))

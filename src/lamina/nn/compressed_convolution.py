@@ -15,7 +15,7 @@ from lamina.arch.mixers import CompressedConvolutionalAttention as Value
 from lamina.nn.basic import Linear, Starting
 from lamina.nn.registry import Place, runs
 from lamina.nn.short_filter import Tail
-from lamina.nn.state import FullCache, Stateful, WindowCache
+from lamina.nn.state import FullCache, Stateful, WindowCache, cache
 from lamina.nn.step import Step
 from lamina.ops.attention import attend
 from lamina.ops.linear import linear
@@ -66,9 +66,7 @@ class CompressedConvolutionalAttention(Stateful, Starting):
 
     def state(self, batch: int, capacity: int, **like: Any) -> FullCache | WindowCache:
         size = self.value.kv_heads, self.value.head_dim
-        if window := self.value.window:
-            return WindowCache(batch, min(window, capacity), size, size, **like)
-        return FullCache(batch, capacity, size, size, **like)
+        return cache(batch, capacity, size, size, window=self.value.window, **like)
 
     def _heads(self, x: Float[Tensor, "B T HK"]) -> Float[Tensor, "B T H K"]:
         return x.unflatten(-1, (-1, self.value.head_dim))

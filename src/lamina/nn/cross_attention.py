@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.arch.mixers import CrossAttention as CrossAttentionValue
-from lamina.nn.basic import Linear, norm
+from lamina.nn.basic import Linear, qk_norm
 from lamina.nn.registry import Place, runs
 from lamina.nn.state import MemoryKV, Stateful
 from lamina.nn.step import Step
@@ -33,9 +33,8 @@ class CrossAttention(Stateful):
         self.k_proj = Linear(value.memory_width, keys)
         self.v_proj = Linear(value.memory_width, keys)
         self.o_proj = Linear(queries, width)
-        per_head = value.qk_norm is None or value.qk_norm.over == "head"
-        self.q_norm = norm(value.qk_norm and value.qk_norm.norm, value.head_dim if per_head else queries)
-        self.k_norm = norm(value.qk_norm and value.qk_norm.norm, value.head_dim if per_head else keys)
+        self.q_norm = qk_norm(value.qk_norm, value.heads, value.head_dim)
+        self.k_norm = qk_norm(value.qk_norm, value.kv_heads, value.head_dim)
 
     def state(self, batch: int, capacity: int, **like: Any) -> MemoryKV:
         return MemoryKV()

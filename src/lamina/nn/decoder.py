@@ -265,7 +265,7 @@ class Decoder(Model):
         """What the last norm gives of each token, which the head reads; the arguments are those of `forward`."""
         self.check_ids(ids)
         counts = _lengths(ids, lengths)
-        self._check_memory(memory, memory_mask, state, ids)
+        self._check_memory(memory, memory_mask, ids)
         if state is not None:
             if state.batch != len(ids):
                 raise LaminaError(f"the state holds {state.batch} rows and ids {len(ids)}; they must agree")
@@ -321,7 +321,7 @@ class Decoder(Model):
         step.has_memory = memory is not None or (state is not None and state.has_memory)
         return step
 
-    def _check_memory(self, memory: Tensor | None, mask: Tensor | None, state: State | None, ids: Tensor) -> None:
+    def _check_memory(self, memory: Tensor | None, mask: Tensor | None, ids: Tensor) -> None:
         """Raises: LaminaError for a memory that nothing reads, or whose shape or mask does not fit."""
         if memory is None and mask is None:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import ClassVar
 
 import torch
@@ -19,6 +20,8 @@ from lamina.errors import LaminaError
 from lamina.nn.basic import ACTIVATIONS, Linear, Part, Starting
 from lamina.nn.registry import Place, reads, runs
 from lamina.nn.step import Step
+
+NORMAL = NormalDist()
 
 reads(Clamp, "limit shift slope after")
 reads(Squash, "gate up")
@@ -61,9 +64,8 @@ def gated(value: GLUValue, act: Callable[[Tensor], Tensor], gate: Tensor, up: Te
     if value.gate_multiplier != 1.0:
         gate = gate * value.gate_multiplier
     if value.sparsity is not None:
-        cut = math.sqrt(2) * torch.erfinv(torch.tensor(2 * value.sparsity - 1, dtype=torch.float64)).item()
         spread = gate.std(-1, keepdim=True, unbiased=False)
-        gate = F.relu(gate - (gate.mean(-1, keepdim=True) + cut * spread))
+        gate = F.relu(gate - (gate.mean(-1, keepdim=True) + NORMAL.inv_cdf(value.sparsity) * spread))
     if squash := value.squash:
         gate = squash.gate * torch.tanh(gate / squash.gate) * gate.sigmoid()
         return gate * (up if squash.up is None else squash.up * torch.tanh(up / squash.up))

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from lamina.arch.mixers import RelativeAttention as Value
 from lamina.arch.mixers.relative_attention import LengthClip
-from lamina.nn.basic import Linear, Starting, norm
+from lamina.nn.basic import Linear, Starting, norm, qk_norm
 from lamina.nn.registry import Place, reads, runs
 from lamina.nn.short_filter import ShortFilter
-from lamina.nn.state import FullCache, Stateful, WindowCache
+from lamina.nn.state import FullCache, Stateful, WindowCache, cache
 from lamina.nn.step import Step
 from lamina.ops.attention import attend
 from lamina.ops.relative import Distances
@@ -48,24 +48,17 @@ class RelativeAttention(Stateful, Starting):
         self.distances = nn.Parameter(torch.empty(value.relative_dim, value.extent))
         for name in ("k_filter", "v_filter"):
             self.add_module(name, ShortFilter(value.filter, kv, width, place) if value.filter else None)
-        self.q_norm, self.k_norm = self._qk_norm(value.heads), self._qk_norm(value.kv_heads)
+        self.q_norm = qk_norm(value.qk_norm, value.heads, value.head_dim)
+        self.k_norm = qk_norm(value.qk_norm, value.kv_heads, value.head_dim)
         self.v_norm = norm(value.value_norm, value.head_dim)
         self.q_scale = nn.Parameter(torch.empty(q)) if value.clip else None
         self.relative_scale = nn.Parameter(torch.empty(r)) if value.clip else None
         self.gate_proj = Linear(width, q) if value.gate else None
         self.sink_proj = Linear(width, value.heads) if value.sinks else None
 
-    def _qk_norm(self, heads: int) -> nn.Module | None:
-        if (chosen := self.value.qk_norm) is None:
-            return None
-        width = self.value.head_dim if chosen.over == "head" and not chosen.own else heads * self.value.head_dim
-        return norm(chosen.norm, width, heads if chosen.own else 1)
-
     def state(self, batch: int, capacity: int, **like: Any) -> FullCache | WindowCache:
         size = self.value.kv_heads, self.value.head_dim
-        if window := self.value.window:
-            return WindowCache(batch, min(window, capacity), size, size, **like)
-        return FullCache(batch, capacity, size, size, **like)
+        return cache(batch, capacity, size, size, window=self.value.window, **like)
 
     def _heads(self, x: Float[Tensor, "B T HK"]) -> Float[Tensor, "B T H K"]:
         return x.unflatten(-1, (-1, self.value.head_dim))

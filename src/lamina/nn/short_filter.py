@@ -90,5 +90,5 @@ class ShortFilter(Stateful):
             kernel, heads = self.value.kernel, self.value.heads
             windows = every.unfold(2, kernel, 1).flip(-1).transpose(1, 2).unflatten(2, (heads, -1))  # [B T H C/H k]
             taps = self.taps(source).unflatten(-1, (heads, 1, kernel)) + weight[:, 0].unflatten(0, (heads, -1))
-            summed = (windows * taps).sum(-1).flatten(2)
+            summed = (windows[..., None, :] @ taps[..., None]).flatten(2)
         return (x + summed) * self.value.scale

@@ -200,6 +200,20 @@ class WindowCache:
         self.kept = [part[rows] for part in self.kept]
 
 
+def cache(
+    batch: int,
+    capacity: int,
+    *sizes: tuple[int, int],
+    window: int | None = None,
+    chunk: int | None = None,
+    **like: Any,
+) -> FullCache | WindowCache:
+    """The empty cache of a mixer that sees all tokens, or a window or chunk of them."""
+    if seen := window or chunk:
+        return WindowCache(batch, min(seen, capacity), *sizes, chunked=chunk is not None, **like)
+    return FullCache(batch, capacity, *sizes, **like)
+
+
 class MemoryKV:
     """Keys and values of a memory (image states), computed when it is given and kept from then on.
 

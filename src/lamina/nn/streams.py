@@ -117,8 +117,8 @@ class HyperConnection(Mixing):
 
         def write(out: Float[Tensor, "B T D"]) -> Float[Tensor, "B T N D"]:
             if mix is None:
-                return (writing[..., None] * out.float()[..., None, :] + x.float()).to(x.dtype)
-            return writing.to(x.dtype)[..., None] * out[..., None, :] + mix.to(x.dtype).mT @ x
+                return (writing[..., None] @ out.float()[..., None, :] + x.float()).to(x.dtype)
+            return writing.to(x.dtype)[..., None] @ out[..., None, :] + mix.to(x.dtype).mT @ x
 
         return weighed(x, reading.sigmoid() + value.eps), write
 
@@ -139,7 +139,7 @@ class HyperJoining(Mixing):
 
 def weighed(x: Float[Tensor, "B T N D"], weights: Float[Tensor, "B T N"]) -> Float[Tensor, "B T D"]:
     """The sum of streams times their weights, computed in float32."""
-    return (weights[..., None] * x).sum(-2).to(x.dtype)
+    return (weights[..., None, :] @ x.float()).squeeze(-2).to(x.dtype)
 
 
 # -- gated streams
@@ -223,7 +223,8 @@ class EarlierMean(nn.Module):
         every = torch.stack([*sums.closed, sums.since], -2).float()
         normed = self.norm(every)
         weights = (self.score(normed) * self.scale).softmax(-2)
-        return (weights * (normed if self.normed else every)).sum(-2).to(sums.since.dtype)
+        read = weights.mT @ (normed if self.normed else every)
+        return read.squeeze(-2).to(sums.since.dtype)
 
     def forward(self, sums: Sums) -> Float[Tensor, "B T D"]:
         return self.mean(sums)

@@ -1,4 +1,4 @@
-"""Attention to a window of tokens and to entries that each stand for a run of tokens, and the choice of entries."""
+"""Attention to a window of tokens and to entries that each stand for a run of tokens."""
 
 from __future__ import annotations
 
@@ -10,31 +10,6 @@ from lamina.ops.attention import Reach
 
 SCORES = 1 << 26
 """How many scores are held in memory at once."""
-
-
-def choose(
-    q: Float[Tensor, "B T I J"],
-    keys: Float[Tensor, "B E J"],
-    weights: Float[Tensor, "B T I"],
-    seen: Int[Tensor, "R T"],
-    top_k: int,
-) -> Int[Tensor, "B T k"]:
-    """The best entries of each query among the first `seen`: those with the largest sum_i w_i relu(q_i . k).
-
-    Where fewer are seen, the rest are numbers of entries that are not.
-    Source: DeepSeek-V4 report, section 2.3.1, eq. 16 and 17
-    """
-    batch, tokens, heads, _ = q.shape
-    entries = keys.shape[1]
-    step, best = max(1, SCORES // (batch * heads * entries)), []
-    numbers = torch.arange(entries, device=q.device)
-    for start in range(0, tokens, step):
-        part = slice(start, start + step)
-        scores = (q[:, part].flatten(1, 2).float() @ keys.float().mT).unflatten(1, (-1, heads)).relu()
-        scores = (scores * weights[:, part, :, None].float()).sum(2)
-        scores = scores.masked_fill(numbers >= seen[:, part, None], float("-inf"))
-        best.append(scores.topk(min(top_k, entries), -1).indices)
-    return best[0] if len(best) == 1 else torch.cat(best, 1)
 
 
 def attend_entries(
@@ -49,7 +24,8 @@ def attend_entries(
 ) -> Float[Tensor, "B H T K"]:
     """Softmax attention to keys, which are the values too, as far as `reach` goes, and to entries.
 
-    A query sees the first `seen` entries, and of those the `chosen` where there are such. `sinks` are scores of no key.
+    A query sees the first `seen` entries, or the `chosen` ones where there are such, -1 standing for none. `sinks` are
+    scores of no key.
     Where a few queries read a few entries each, only those are read.
     Source: DeepSeek-V4 report, section 2.3
     """
@@ -84,13 +60,12 @@ def _gathered(entries: Tensor, chosen: Tensor) -> Float[Tensor, "B T k K"]:
 
 def _outside(chosen: Tensor | None, seen: Tensor, entries: int, gathered: bool) -> Tensor:
     """Which entries are not to be seen, [B|R 1 T E], or of those gathered."""
-    if chosen is not None and gathered:
-        return (chosen >= seen[..., None])[:, None]
-    outside = torch.arange(entries, device=seen.device) >= seen[..., None]
-    if chosen is not None:
-        left = torch.ones(*chosen.shape[:2], entries, dtype=torch.bool, device=seen.device)
-        outside = outside | left.scatter(-1, chosen, False)
-    return outside[:, None]
+    if chosen is None:
+        return (torch.arange(entries, device=seen.device) >= seen[..., None])[:, None]
+    if gathered:
+        return (chosen < 0)[:, None]
+    left = torch.ones(*chosen.shape[:2], entries + 1, dtype=torch.bool, device=seen.device)
+    return left.scatter(-1, chosen.where(chosen >= 0, entries).long(), False)[:, None, :, :-1]
 
 
 def _part(q: Tensor, near: Tensor, mask: Tensor | None, far: Tensor, outside: Tensor, sinks: Tensor) -> Tensor:
@@ -105,18 +80,6 @@ def _part(q: Tensor, near: Tensor, mask: Tensor | None, far: Tensor, outside: Te
     left, right, _ = weights.split([near.shape[2], distant.shape[3], 1], -1)
     read = (right.transpose(1, 2) @ far).transpose(1, 2) if own else right @ far
     return left @ near + read
-
-
-def choose_reference(q: Tensor, keys: Tensor, weights: Tensor, seen: Tensor, top_k: int) -> list[list[set[int]]]:
-    """The obvious twin of `choose`: the entries of each query, one query and entry at a time."""
-    found = []
-    for b in range(len(q)):
-        found.append([])
-        for t in range(q.shape[1]):
-            count = int(seen[b if len(seen) > 1 else 0, t])
-            scores = [float(((q[b, t] @ keys[b, e]).relu() * weights[b, t]).sum()) for e in range(count)]
-            found[-1].append(set(sorted(range(count), key=lambda e: -scores[e])[:top_k]))
-    return found
 
 
 def attend_entries_reference(

@@ -60,6 +60,8 @@ HARMLESS = {
 }
 """Keys that every config may hold, and the one value each may have."""
 
+LATER = "it is of layers that predict later tokens, which are left out"
+
 REASONS = {key: reason for reason, keys in IGNORED.items() for key in keys}
 
 _NAMES = {

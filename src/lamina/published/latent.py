@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lamina.arch import GLU, Architecture, Indexer, LatentAttention, LengthTemperature, RMSNorm, Rotary, YarnScaling
+from lamina.arch import Architecture, Indexer, LatentAttention, LengthTemperature, RMSNorm, Rotary, YarnScaling
 from lamina.errors import LaminaError
 from lamina.published import common, rope
-from lamina.published.config import Config, shown
-from lamina.published.experts import moe_of, router_keys, shared_experts, sparse_blocks
+from lamina.published.config import LATER, Config, shown
+from lamina.published.experts import dense_of, moe_of, router_keys, shared_experts, sparse_blocks
 from lamina.published.rules import (
     CORRECTION,
     EXPERTS,
@@ -60,8 +60,7 @@ def interleaved(arch: Architecture) -> bool:
 
 def keys(arch: Architecture, architecture: str) -> dict[str, Any]:
     """What the readers of these families read; `architecture` is the name of the reference's class."""
-    op, moe, sparse = attention_of(arch), moe_of(arch), sparse_blocks(arch)
-    dense = next((found for found in arch.ops() if isinstance(found, GLU)), moe.expert)
+    op, moe, dense, sparse = attention_of(arch), moe_of(arch), dense_of(arch), sparse_blocks(arch)
     assert arch.norm
     return {
         "architectures": [architecture],
@@ -110,7 +109,7 @@ def sizes(c: Config, **usual: Any) -> common.Sizes:
     Raises: LaminaError if there are fewer key/value heads than heads: each head has its own.
     """
     c.ignore("the parts of a head have keys of their own", "head_dim")
-    c.ignore("multi-token-prediction layers are not built yet", *PREDICTION)
+    c.ignore(LATER, *PREDICTION)
     c.data = {key: value for key, value in c.data.items() if key != "head_dim"}
     s = common.sizes(c, **usual)
     if s.kv_heads != s.heads:

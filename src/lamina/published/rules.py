@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+from lamina.published.config import LATER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,10 +151,10 @@ class Rule:
 
     def within(self, theirs: str, ours: str) -> Rule:
         """The same rule with these names before its own."""
-        fields = {"transpose": self.transpose, "blocks": self.blocks, "interleaved": self.interleaved}
-        fields |= {"stacked": self.stacked, "ones": self.ones, "turns": self.turns, "folded": self.folded}
-        fields |= {"without": self.without}
-        return Rule(theirs + self.theirs, *(ours + name for name in self.ours), **fields)
+        made = copy(self)
+        object.__setattr__(made, "theirs", theirs + self.theirs)
+        object.__setattr__(made, "ours", tuple(ours + name for name in self.ours))
+        return made
 
     def entry(self, match: re.Match[str], experts: int) -> Entry | None:
         """The tensors that hold a parameter of ours whose name matched, unless it is of another block."""
@@ -244,13 +247,24 @@ EXPERTS = tuple(
     Rule(f"mlp.experts.{{e}}.{p}_proj", f"feed_forward.op.experts.{p}_proj") for p in ("gate", "up", "down")
 )
 ROUTER = (Rule("mlp.gate", "feed_forward.op.router.gate"),)
-BLOCK_SPARSE = tuple(
-    Rule(f"block_sparse_moe.experts.{{e}}.{w}", f"feed_forward.op.experts.{p}_proj")
-    for w, p in (("w1", "gate"), ("w3", "up"), ("w2", "down"))
+BLOCK_SPARSE = (
+    Rule("block_sparse_moe.gate", "feed_forward.op.router.gate"),
+    Rule("block_sparse_moe.e_score_correction_bias", "feed_forward.op.router.correction"),
+    *(
+        Rule(f"block_sparse_moe.experts.{{e}}.{w}", f"feed_forward.op.experts.{p}_proj")
+        for w, p in (("w1", "gate"), ("w3", "up"), ("w2", "down"))
+    ),
 )
-"""Experts as Mixtral names them."""
+"""Router and experts as Mixtral names them."""
 CORRECTION = (Rule("mlp.gate.e_score_correction_bias", "feed_forward.op.router.correction"),)
-SHARED = tuple(Rule(f"mlp.shared_experts.{p}_proj", f"feed_forward.op.shared.{p}_proj") for p in ("gate", "up", "down"))
+
+
+def shared_rules(theirs: str) -> tuple[Rule, ...]:
+    """The tensors of what all tokens use beside experts, by where they stand."""
+    return tuple(Rule(f"{theirs}.{p}_proj", f"feed_forward.op.shared.{p}_proj") for p in ("gate", "up", "down"))
+
+
+SHARED = shared_rules("mlp.shared_experts")
 PRE_NORMS = (Rule("input_layernorm", "mixer.before"), Rule("post_attention_layernorm", "feed_forward.before"))
 AFTER_NORMS = (
     Rule("post_attention_layernorm", "mixer.after"),
@@ -275,7 +289,7 @@ VISION = {
 def later_layers(blocks: int) -> dict[str, str]:
     """The tensors of layers right behind the last block, which predict later tokens."""
     later = "|".join(str(blocks + i) for i in range(8))
-    return {rf"(.*\.)?layers\.({later})\..*": "it predicts later tokens"}
+    return {rf"(.*\.)?layers\.({later})\..*": LATER}
 
 
 COMPUTED = {r".*rotary_emb\.inv_freq": "follows from the config"}

@@ -15,7 +15,7 @@ def hyper_connections(c: Config, eps: float, mixed: bool = True, **fields: Any) 
     """The streams; `eps` is that of the norm, and `mixed` says that streams are. `fields` are facts of the family."""
     return HyperConnections(
         count=c.count("hc_mult", 4, most=64),
-        iterations=c.count("hc_sinkhorn_iters", 20) if mixed else 0,
+        iterations=c.count("hc_sinkhorn_iters", 20, most=1000) if mixed else 0,
         eps=c.float("hc_eps", 1e-6),
         norm=RMSNorm(eps=eps, weight=False),
         **fields,

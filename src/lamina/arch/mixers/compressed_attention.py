@@ -118,7 +118,7 @@ class CompressedAttention(Mixer):
             top_k = self.indexer.top_k if self.indexer else None
             pairs += (Pairs(pair, top_k, stride=self.compressor.stride),)
             if self.indexer:
-                scores = 2 * self.indexer.heads * self.indexer.head_dim
+                scores = 2 * self.indexer.heads * (self.indexer.head_dim + 1)  # weighing the heads is a product too
                 pairs += (Pairs(scores, stride=self.compressor.stride),)
         return Work(2 * matrices(products), pairs)
 
