@@ -69,6 +69,7 @@ from lamina.arch import (
     PerLayerInputs,
     Pool,
     PooledIndexer,
+    Prediction,
     QKNorm,
     Recursion,
     RelativeAttention,
@@ -357,9 +358,14 @@ SEEING = Architecture(
         ),
     ),
 )
+DRAFTING = DIFFUSION.replace(
+    name="heads for later tokens",
+    objective=Causal(),
+    prediction=Prediction(blocks=DIFFUSION.blocks, norm=LAYER, first="hidden"),
+)
 RUNS = (DECODER, DIFFUSION, RECURSIVE)
 """Those of which there are modules."""
-ALL = (*RUNS, LATENT, RECURRENT, ADDED, GATED, SEEING)
+ALL = (*RUNS, LATENT, RECURRENT, ADDED, GATED, SEEING, DRAFTING)
 
 
 def parts(value: object) -> list[Node]:

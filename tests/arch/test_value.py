@@ -92,6 +92,7 @@ def test_equality_ignores_the_name_and_nothing_else():
             "exit_gate": not value.exit_gate,
             "stream": values.HyperConnections(count=5, iterations=1),
             "encoders": () if value.encoders else SEEING.encoders[:1],
+            "prediction": values.Prediction(blocks=value.blocks[:1]) if value.prediction is None else None,
             "context": 12,
         }.items():
             changed.add(field)

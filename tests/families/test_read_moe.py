@@ -143,9 +143,9 @@ def test_every_weight_of_small_models_is_the_references(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", TINY)
 def test_what_the_reference_saves_reads_the_same(kind: str) -> None:
-    """Its defaults, written out, are ours."""
+    """Its defaults, written out, are ours; but it speaks of layers for later tokens that it never makes."""
     saved = text_config({"model_type": kind, **TINY[kind]}).to_json_string(use_diff=False)
-    assert read_config(json.loads(saved)) == tiny(kind)
+    assert read_config(json.loads(saved)).replace(prediction=None) == tiny(kind)
 
 
 @pytest.mark.parametrize(

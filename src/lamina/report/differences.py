@@ -118,8 +118,10 @@ def _whole(left: Architecture, right: Architecture) -> Iterator[Change]:
         yield from _said(title, [_text(ours)], [_text(theirs)])
     yield from _values("embedding", [left.embedding], [right.embedding], skip=("vocab", "width"))
     for name in type(left).model_fields:
-        if name not in ("name", "family", "embedding", "blocks", "norm", "head", "context", "encoders"):
+        if name not in ("name", "family", "embedding", "blocks", "norm", "head", "context", "encoders", "prediction"):
             yield from _values(_title_of(name), [getattr(left, name)], [getattr(right, name)])
+    if left.prediction != right.prediction:
+        yield from _said("prediction", *([words.prediction(arch) or "none"] for arch in (left, right)))
 
 
 def _encoders(left: Architecture, right: Architecture) -> Iterator[Change]:

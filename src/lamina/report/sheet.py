@@ -57,7 +57,7 @@ def sheet(
         "norm": words.norm(arch.norm) if arch.norm else None,
         "head": _head(arch),
         "recursion": _recursion(arch),
-        "prediction": _prediction(arch),
+        "prediction": words.prediction(arch),
         "encoders": [[encoders.title(e), encoders.sentence(e)] for e in arch.encoders],
         "parameters": {"total": total, "active": active, **parameters_by_part(arch)},
         "state": {
@@ -71,15 +71,6 @@ def sheet(
         "published": facts,
         "architecture": json.loads(arch.to_json()),
     }
-
-
-def _prediction(arch: Architecture) -> str | None:
-    """The heads for later tokens, which the total leaves out."""
-    if arch.prediction is None:
-        return None
-    count = len(arch.prediction.blocks)
-    heads = "a head for the token after the next" if count == 1 else f"heads for {count} tokens after the next"
-    return f"{heads}, {words.count(arch.prediction_parameters)} parameters beside the total"
 
 
 def _parts(block: Block) -> Iterator[tuple[str, str]]:

@@ -343,3 +343,12 @@ def _ratio(flags: Sequence[bool]) -> str:
         if all(flag == flags[i % period] for i, flag in enumerate(flags)):
             return f"{sum(flags[:period])}:{period - sum(flags[:period])}"
     return f"{sum(flags)} of {len(flags)}"
+
+
+def prediction(arch: Architecture) -> str | None:
+    """The heads for later tokens, which the total leaves out."""
+    if arch.prediction is None:
+        return None
+    heads = len(arch.prediction.blocks)
+    said = "a head for the token after the next" if heads == 1 else f"heads for {heads} tokens after the next"
+    return f"{said}, {count(arch.prediction_parameters)} parameters beside the total"

@@ -154,8 +154,12 @@ def _kept(kept: Kept) -> Record:
 
 
 def _work(work: Work) -> Record:
-    pairs = [{name: v for name, v in p._asdict().items() if v is not None} for p in work.pairs]
-    return {"token": work.token} | ({"pairs": pairs} if pairs else {}) | ({"once": work.once} if work.once else {})
+    lists = {
+        name: [{key: v for key, v in part._asdict().items() if v is not None} for part in parts]
+        for name, parts in (("pairs", work.pairs), ("orders", work.orders))
+    }
+    said = {name: parts for name, parts in lists.items() if parts}
+    return {"token": work.token} | said | ({"once": work.once} if work.once else {})
 
 
 def compared(arch: Architecture, said: Record) -> Record:

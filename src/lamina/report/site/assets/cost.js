@@ -43,7 +43,20 @@
   function workFlops(work, tokens, context, causal) {
     if (!work) return 0;
     const first = context ? 0 : work.once || 0;
-    return first + tokens * work.token + sum(work.pairs, (p) => p.flops * countPairs(p, tokens, context, causal));
+    const pairs = sum(work.pairs, (p) => p.flops * countPairs(p, tokens, context, causal));
+    const ordered = tokens ? sum(work.orders, (order) => cheaper(order, tokens, context, causal)) : 0;
+    return first + tokens * work.token + pairs + ordered;
+  }
+
+  /* Sums that can be taken in two orders: the cheaper, were no key hidden. */
+  function cheaper(order, tokens, context, causal) {
+    const bounded = order.until !== undefined && context + tokens > order.until;
+    const queries = bounded ? Math.min(tokens, Math.max(0, order.until - context)) : tokens;
+    const held = context + queries, pairs = countPairs({}, queries, context, causal);
+    const one = queries * (order.new + held * order.new_pair);
+    const other = held * (order.seen + queries * order.seen_pair);
+    const taken = one < other ? queries * order.new + pairs * order.new_pair : held * order.seen + pairs * order.seen_pair;
+    return taken + (tokens - queries) * order.new;
   }
 
   function entries(kept, context) {
