@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 from table import ROWS
 
 import lamina
+from lamina.arch import Rotary
+from lamina.arch.edit import rewritten
 from lamina.errors import LaminaError
 from tests.reference import ids, reference, relative
 
@@ -69,3 +71,13 @@ def test_identities_need_no_weights(tmp_path):
     assert len(tensors) - len(without) == config["num_layers"] * 2 * config["zero_expert_num"]
     ours = lamina.load(written(tmp_path / "longcat", without, config))
     assert relative(ours(ids(1, 11)), model(ids(1, 11), use_cache=False).logits) <= 1e-5
+
+
+def test_a_rotary_layout_that_a_family_cannot_say(tmp_path):
+    """Latent rows are not put in another order in saving, so a layout that would be lost is refused."""
+    arch = lamina.load(reference(next(row for row in ROWS if row.name == "deepseek-v2"))[1]).arch
+    half = lamina.build(rewritten(arch, Rotary, lambda rotary: rotary.replace(layout="half")))
+    for family, said in (("deepseek_v32", "it has no such parts"), ("deepseek_v2", "'half', and would become")):
+        with pytest.raises(LaminaError, match=f"the {family} layout cannot express this architecture: .*{said}"):
+            lamina.save(half, tmp_path / "saved", layout=family)
+    assert not (tmp_path / "saved").exists()

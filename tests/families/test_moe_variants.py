@@ -160,3 +160,19 @@ def test_layers_of_hunyuan_that_differ_are_refused():
     config = BASE | {"model_type": "hunyuan_v1_moe", "num_experts": 5, "moe_topk": [2, 2, 3]}
     with pytest.raises(LaminaError, match=r"'moe_topk' is \[2, 2, 3\]; only one number for all layers is known"):
         read_config(json.loads(json.dumps(config)))
+
+
+@pytest.mark.parametrize(
+    ("row", "key", "layers"),
+    [
+        ("qwen3-moe", "mlp_only_layers", [99]),
+        ("qwen3-moe", "mlp_only_layers", ["x"]),
+        ("llama-4-scout", "moe_layers", [77]),
+    ],
+)
+def test_layers_that_there_are_not(row, key, layers):
+    """Said, for a layer that is named and passed over would be of the other kind in silence."""
+    config = next(r for r in ROWS if r.name == row)
+    data = json.loads(getattr(transformers, config.config_class)(**config.config).to_json_string()) | {key: layers}
+    with pytest.raises(LaminaError, match=rf"{key} is .*; expected are numbers of layers, 0 to [24]$"):
+        read_config(data)

@@ -254,7 +254,7 @@ class Architecture(Node):
                 if not any(type(o) is type(op) and o.source is None for o in lending):
                     raise ValueError(
                         f"blocks[{i}] reads the keys and values of blocks[{op.source}]: expected is an earlier block "
-                        f"with a {type(op).__name__} of its own"
+                        f"whose {type(op).__name__} has its own"
                     )
 
     def __eq__(self, other: object) -> bool:

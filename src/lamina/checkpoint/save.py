@@ -13,6 +13,7 @@ from torch import Tensor
 from lamina.arch import Architecture, Rotary
 from lamina.arch.diff import differences
 from lamina.arch.edit import rewritten
+from lamina.arch.mixers import Attention as AttentionValue
 from lamina.arch.norm import RMSNorm
 from lamina.checkpoint.safetensors import save_sharded
 from lamina.checkpoint.staging import staged_directory
@@ -88,13 +89,11 @@ def _published(arch: Architecture, family: str) -> tuple[dict, Architecture]:
     try:
         config = family_named(family).written(moved)
         read = read_config(config, "config.json")
-    except (AssertionError, AttributeError, StopIteration, LaminaError) as error:
-        raise LaminaError(_cannot(family, str(error) or "it has no such parts")) from None
-    # what a GGUF file stores otherwise is no difference: the weights are converted
-    comparable = rewritten(moved, RMSNorm, lambda n: n.replace(offset=0.0))
-    comparable = rewritten(comparable, Rotary, lambda r: r.replace(layout="half"))
-    other = rewritten(read, RMSNorm, lambda n: n.replace(offset=0.0))
-    other = rewritten(other, Rotary, lambda r: r.replace(layout="half"))
+    except LaminaError as error:
+        raise LaminaError(_cannot(family, str(error))) from None
+    except (AssertionError, AttributeError, LookupError, StopIteration, TypeError, ValueError):
+        raise LaminaError(_cannot(family, "it has no such parts")) from None
+    comparable, other = _comparable(moved), _comparable(read)
     if comparable != other:
         path, ours, theirs = next(iter(differences(comparable, other)))
         raise LaminaError(_cannot(family, f"{path} is {ours!r:.80}, and would become {theirs!r:.80}"))
@@ -103,6 +102,20 @@ def _published(arch: Architecture, family: str) -> tuple[dict, Architecture]:
 
 def _cannot(family: str, why: str) -> str:
     return f"the {family} layout cannot express this architecture: {why}; layout='lamina' holds any"
+
+
+def _comparable(arch: Architecture) -> Architecture:
+    """Without what a GGUF file stores otherwise, which is no difference: `_changes` converts those weights."""
+
+    def in_halves(op: AttentionValue) -> AttentionValue:
+        return op.replace(rotary=op.rotary.replace(layout="half")) if op.rotary and _turns(op) else op
+
+    return rewritten(rewritten(arch, RMSNorm, lambda n: n.replace(offset=0.0)), AttentionValue, in_halves)
+
+
+def _turns(op: AttentionValue) -> bool:
+    """Whether the rows of q and k can be put in the order of another rotary layout, with nothing else to follow."""
+    return not op.keys_as_values and op.blocks is None and op.source is None
 
 
 def _changes(model: Model, published: Architecture) -> dict[str, Change]:
@@ -120,6 +133,7 @@ def _changes(model: Model, published: Architecture) -> dict[str, Change]:
         mine, other = ours.value, twin.value
         if mine.rotary is None or other.rotary is None or mine.rotary.layout == other.rotary.layout:
             continue
+        assert _turns(mine)  # else the two architectures were said to differ
         turn = _turned(mine.head_dim, mine.rotary)
         for leaf in ("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias", "q_norm.weight", "k_norm.weight"):
             before = changes.get(f"{name}.{leaf}", lambda w: w)

@@ -23,7 +23,7 @@ from lamina.published.common import (
 )
 from lamina.published.config import Config
 from lamina.published.encoders import split
-from lamina.published.experts import mixture, moe_of, router, router_keys, sparse_blocks
+from lamina.published.experts import layer_numbers, mixture, moe_of, router, router_keys, sparse_blocks
 from lamina.published.rules import ATTENTION, COMPUTED, MULTIMODAL, PRE_NORMS, VISION, Layout, Rule, decoder_rules
 
 KINDS = ("full_attention", "chunked_attention")
@@ -60,7 +60,7 @@ def read(c: Config) -> Architecture:
     experts = mixture(c, s, chosen, inner=s.inner, shared=1, scaled="input")
     dense = s.glu().replace(inner=c.count("intermediate_size_mlp", 16384))
     step, norm = c.count("interleave_moe_layer_step", 1), RMSNorm(eps=s.eps)
-    sparse = c.list("moe_layers", list(range(step - 1, s.layers, step)))
+    sparse = layer_numbers(c, "moe_layers", list(range(step - 1, s.layers, step)), s.layers)
     seen = {"full_attention": None, "chunked_attention": chunk}
     mixers = [by_position[t].replace(chunk=seen[kind]) for t, kind in zip(turned, kinds, strict=True)]
     feed_forwards = [experts if i in sparse else dense for i in range(s.layers)]

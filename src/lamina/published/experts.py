@@ -110,6 +110,17 @@ def mixture(c: Config, s: Sizes, router: Router, inner: int | None = None, share
     return MoE(router=router, expert=expert, shared=expert.replace(inner=number * each) if number else None, **fields)
 
 
+def layer_numbers(c: Config, key: str, default: list[int], layers: int) -> list[int]:
+    """A list of layers by number.
+
+    Raises: LaminaError for one that there is not
+    """
+    said = c.list(key, default)
+    if any(type(i) is not int or not 0 <= i < layers for i in said):
+        raise LaminaError(f"{c.where}: {key} is {shown(said)}; expected are numbers of layers, 0 to {layers - 1}")
+    return said
+
+
 def sparse_layers(c: Config, layers: int, dense: int = 0) -> list[bool]:
     """Which layers have experts: all but the first `dense` ones, where no key says otherwise.
 
@@ -117,7 +128,7 @@ def sparse_layers(c: Config, layers: int, dense: int = 0) -> list[bool]:
     """
     first_key = key_of(c, "first_k_dense_replace", "num_dense_layers")
     first = c.count(first_key, dense, least=0)
-    step, only = c.count("decoder_sparse_step", 1), c.list("mlp_only_layers", [])
+    step, only = c.count("decoder_sparse_step", 1), layer_numbers(c, "mlp_only_layers", [], layers)
     sparse = [i >= first and (i + 1) % step == 0 and i not in only for i in range(layers)]
     if isinstance(c.data.get("moe_layer_freq"), list):
         return _agreed(c, "moe_layer_freq", {0: False, 1: True}, sparse, first_key in c)
