@@ -284,7 +284,7 @@ def test_what_is_not_quantised():
         "blocks[0].feed_forward.router.gate.weight": (64, 256),
         "blocks[0].mixer.convolution.weight": (256, 1, 32),
         "blocks[0].feed_forward.experts.up_proj.bias": (64, 256),
-        "blocks[0].mixer.decay_rate": (64, 32),
+        "blocks[0].mixer.decay_log_rate": (64, 32),
         "norm.weight": (256,),
     }.items():
         assert fp8.stored(path, shape) == 2 * math.prod(shape), path

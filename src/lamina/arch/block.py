@@ -127,7 +127,8 @@ class Parallel(Op):
         parts = [op.work(width, memory, decoding) for op in self.ops]
         pairs = tuple(pair for part in parts for pair in part.pairs)
         orders = tuple(order for part in parts for order in part.orders)
-        return Work(sum(part.token for part in parts), pairs, sum(part.once for part in parts), orders)
+        token, once, chunked = (sum(getattr(part, name) for part in parts) for name in ("token", "once", "chunked"))
+        return Work(token, pairs, once, orders, chunked)
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         return tuple(kept for op in self.ops for kept in op.keeps(width))

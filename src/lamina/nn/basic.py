@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, overload, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -127,6 +127,10 @@ class LayerNorm(nn.Module):
         return (out if bias is None else out + bias.unflatten(0, (self.heads, -1))).to(x.dtype)
 
 
+@overload
+def norm(value: NormValue, width: int, heads: int = 1) -> nn.Module: ...
+@overload
+def norm(value: NormValue | None, width: int, heads: int = 1) -> nn.Module | None: ...
 def norm(value: NormValue | None, width: int, heads: int = 1) -> nn.Module | None:
     """The module of a norm value, or nothing where there is none.
 

@@ -31,17 +31,21 @@ class Tail(Keeping):
     def nbytes(self) -> int:
         return self.kept.nbytes
 
-    def extend(self, x: Float[Tensor, "B T C"], step: Step) -> Float[Tensor, "B C S"]:
-        """What was kept, and the new inputs after it; what is kept then ends with each row's last real one."""
-        length = self.kept.shape[2]
-        every = torch.cat([self.kept, x.mT], 2)
+    def advance(self, x: Float[Tensor, "B T C"], step: Step) -> Float[Tensor, "B C n"]:
+        """What was kept; what is kept then ends with each row's last real input."""
+        before, length = self.kept, self.kept.shape[2]
         if step.padded:
             first = torch.tensor(step.lengths, device=x.device)[:, None, None]
             places = first + torch.arange(length, device=x.device)
-            self.kept = every.gather(2, places.expand(-1, every.shape[1], -1))
+            self.kept = torch.cat([before, x.mT], 2).gather(2, places.expand(-1, before.shape[1], -1))
         else:
-            self.kept = every[:, :, every.shape[2] - length :].clone()
-        return every
+            last = x[:, max(0, x.shape[1] - length) :].mT
+            self.kept = torch.cat([before[:, :, last.shape[2] :], last], 2)
+        return before
+
+    def extend(self, x: Float[Tensor, "B T C"], step: Step) -> Float[Tensor, "B C S"]:
+        """What was kept, and the new inputs after it."""
+        return torch.cat([self.advance(x, step), x.mT], 2)
 
     def snapshot(self, length: int) -> Any:
         return self.kept  # replaced at a step, never written

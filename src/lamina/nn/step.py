@@ -101,6 +101,11 @@ class Step:
         rows, columns = (offsets < lengths).nonzero(as_tuple=True)
         return rows, columns, torch.tensor(self.starts, device=self.device)[rows] + columns
 
+    @cached_property
+    def padding(self) -> Tensor | None:
+        """How many tokens of each row are real, [B]; None where all are."""
+        return torch.tensor(self.lengths, device=self.device) if self.padded else None
+
     def rotary(self, rotary: Rotary) -> tuple[Tensor, Tensor]:
         """Cosines and sines for the new tokens, [1|B 1 T K], computed once a step for each rotary value."""
         if rotary not in self._tables:

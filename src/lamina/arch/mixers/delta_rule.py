@@ -11,16 +11,16 @@ from lamina.arch.mixers.base import Mixer
 from lamina.arch.norm import Norm, RMSNorm
 
 
-def delta_rule_flops(key_dim: int, value_dim: int, decoding: bool, chunk: int = CHUNK) -> int:
-    """FLOPs of one token and one head of a delta rule with a state of K x V.
+def delta_rule(key_heads: int, value_heads: int, key_dim: int, value_dim: int) -> Work:
+    """Of the rule alone, with a state of K x V a value head.
 
-    A single token reads the state twice and writes it once: 6 K V. In chunks of C tokens: scores of keys with
-    keys and of queries with keys (4 C K), the triangular system solved for keys and values (2 C (K + V)),
-    scores times new values (2 C V), and the state read twice and written once.
+    A token reads the state twice and writes it once, 6 K V. Of a chunk of n tokens there are also scores of keys
+    with keys and of queries with keys (4 K n^2 a key head), a triangular system solved for values (V n^2), and scores
+    times those (2 V n^2).
     Source: arXiv 2406.06484, section 3 (the chunked form), 2412.06464, eq. 10.
     """
-    state = 6 * key_dim * value_dim
-    return state if decoding else state + chunk * (6 * key_dim + 4 * value_dim)
+    chunked = 4 * key_heads * key_dim + 3 * value_heads * value_dim
+    return Work(6 * value_heads * key_dim * value_dim, chunked=chunked)
 
 
 class GatedDeltaNet(Mixer):
@@ -60,13 +60,14 @@ class GatedDeltaNet(Mixer):
         named = linear("q_proj", keys, width) | linear("k_proj", keys, width) | linear("v_proj", values, width)
         named |= {"convolution.weight": (self.channels, 1, self.convolution)}
         named |= linear("step_proj", self.value_heads, width) | linear("decay_proj", self.value_heads, width)
-        named |= {"decay_rate": (self.value_heads,), "decay_bias": (self.value_heads,)}
+        named |= {"decay_log_rate": (self.value_heads,), "decay_bias": (self.value_heads,)}
         named |= linear("gate_proj", values, width) if self.gate else {}
         return named | within("norm", self.norm.weights(self.value_dim)) | linear("o_proj", width, values)
 
     def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
-        rule = self.value_heads * delta_rule_flops(self.key_dim, self.value_dim, decoding)
-        return Work(2 * matrices(self.weights(width)) + 2 * self.channels * self.convolution + rule)
+        rule = delta_rule(self.key_heads, self.value_heads, self.key_dim, self.value_dim)
+        others = 2 * matrices(self.weights(width)) + 2 * self.channels * self.convolution
+        return rule._replace(token=rule.token + others)
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         """A K x V matrix a value head in float32, and the convolution's last inputs; the same at any length."""
@@ -117,13 +118,14 @@ class KimiDeltaAttention(Mixer):
         named |= {"convolution.weight": (self.channels, 1, self.convolution)}
         named |= linear("step_proj", self.heads, width)
         named |= _bottleneck("decay", keys, width, self.decay_rank)
-        named |= {"decay_rate": (self.heads,), "decay_bias": (keys,)}
+        named |= {"decay_log_rate": (self.heads,), "decay_bias": (keys,)}
         named |= _bottleneck("gate", values, width, self.gate_rank, self.gate_bias)
         return named | within("norm", self.norm.weights(self.value_dim)) | linear("o_proj", width, values)
 
     def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
-        rule = self.heads * delta_rule_flops(self.key_dim, self.value_dim, decoding)
-        return Work(2 * matrices(self.weights(width)) + 2 * self.channels * self.convolution + rule)
+        rule = delta_rule(self.heads, self.heads, self.key_dim, self.value_dim)
+        others = 2 * matrices(self.weights(width)) + 2 * self.channels * self.convolution
+        return rule._replace(token=rule.token + others)
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         """As Gated DeltaNet: a K x V matrix a head in float32, and the convolution's last inputs."""

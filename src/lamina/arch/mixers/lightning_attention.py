@@ -12,15 +12,15 @@ from lamina.arch.mixers.base import Mixer
 from lamina.arch.norm import Norm, RMSNorm
 
 
-def linear_attention_flops(key_dim: int, value_dim: int, decoding: bool, chunk: int = CHUNK) -> int:
-    """FLOPs of one token and one head of linear attention with a state of K x V.
+def linear_attention(heads: int, key_dim: int, value_dim: int, key_heads: int | None = None) -> Work:
+    """Of the rule alone, with a state of K x V a head.
 
-    A token writes the state and reads it: 4 K V. In chunks of C tokens there are also scores of queries with
-    keys (2 C K), and those times values (2 C V).
+    A token writes the state and reads it, 4 K V. Of a chunk of n tokens there are also scores of queries with keys
+    (2 K n^2 a head of keys), and those times values (2 V n^2).
     Source: arXiv 2401.04658, section 3 (the tiled form).
     """
-    state = 4 * key_dim * value_dim
-    return state if decoding else state + 2 * chunk * (key_dim + value_dim)
+    chunked = 2 * (key_heads or heads) * key_dim + 2 * heads * value_dim
+    return Work(4 * heads * key_dim * value_dim, chunked=chunked)
 
 
 class LightningAttention(Mixer):
@@ -45,8 +45,8 @@ class LightningAttention(Mixer):
         return named | linear("o_proj", width, inner)
 
     def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
-        rule = self.heads * linear_attention_flops(self.head_dim, self.head_dim, decoding)
-        return Work(2 * matrices(self.weights(width)) + rule)
+        rule = linear_attention(self.heads, self.head_dim, self.head_dim)
+        return rule._replace(token=rule.token + 2 * matrices(self.weights(width)))
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         """A K x K matrix a head in float32; the same at any length."""

@@ -8,6 +8,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validat
 
 from lamina.arch.measure import CHUNK, Kept, Shape, Work, linear, matrices, within
 from lamina.arch.mixers.base import Mixer
+from lamina.arch.mixers.lightning_attention import linear_attention
 from lamina.arch.norm import Norm, RMSNorm
 
 
@@ -62,19 +63,15 @@ class Mamba2(Mixer):
         named = linear("in_proj", self.inner + self.channels + self.heads, width, self.bias)
         named |= {"convolution.weight": (self.channels, 1, self.convolution)}
         named |= {"convolution.bias": (self.channels,)} if self.convolution_bias else {}
-        named |= {"step_bias": (self.heads,), "decay_rate": (self.heads,), "skip": (self.heads,)}
+        named |= {"step_bias": (self.heads,), "decay_log_rate": (self.heads,), "skip": (self.heads,)}
         named |= within("norm", self.norm.weights(self.inner)) if self.norm else {}
         return named | linear("o_proj", width, self.inner, self.output_bias)
 
     def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
-        """A token writes and reads the state: 4 P N a head.
-
-        Chunks of C add scores (2 C N a group) and what is made of them (2 C P a head).
-        """
-        scan = 4 * self.inner * self.state
-        if not decoding:
-            scan += 2 * CHUNK * (self.groups * self.state + self.inner)
-        return Work(2 * matrices(self.weights(width)) + 2 * self.channels * self.convolution + scan)
+        """The rule is linear attention, C being the queries, B the keys, and x times the step the values."""
+        rule = linear_attention(self.heads, self.state, self.head_dim, self.groups)
+        others = 2 * matrices(self.weights(width)) + 2 * self.channels * self.convolution
+        return rule._replace(token=rule.token + others)
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         """A P x N matrix a head in float32, and the convolution's last inputs; the same at any length."""
@@ -112,14 +109,14 @@ class Mamba(Mixer):
         named |= {"convolution.bias": (self.inner,)} if self.convolution_bias else {}
         named |= linear("x_proj", self.rank + 2 * self.state, self.inner)
         named |= linear("step_proj", self.inner, self.rank, bias=True)
-        named |= {"decay_rate": (self.inner, self.state), "skip": (self.inner,)}
+        named |= {"decay_log_rate": (self.inner, self.state), "skip": (self.inner,)}
         for part, size in (("step", self.rank), ("b", self.state), ("c", self.state)):
             named |= within(f"{part}_norm", self.norms.weights(size)) if self.norms else {}
         return named | linear("o_proj", width, self.inner, self.bias)
 
     def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
         """As Mamba2: a token writes and reads the state, 4 N a channel; the scan has no chunked form."""
-        products = {name: shape for name, shape in self.weights(width).items() if name != "decay_rate"}
+        products = {name: shape for name, shape in self.weights(width).items() if name != "decay_log_rate"}
         return Work(2 * matrices(products) + 2 * self.inner * (self.convolution + 2 * self.state))
 
     def keeps(self, width: int) -> tuple[Kept, ...]:

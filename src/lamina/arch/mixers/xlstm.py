@@ -8,7 +8,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from lamina.arch.measure import CHUNK, Kept, Shape, Work, linear, matrices, within
 from lamina.arch.mixers.base import Mixer
-from lamina.arch.mixers.lightning_attention import linear_attention_flops
+from lamina.arch.mixers.lightning_attention import linear_attention
 from lamina.arch.norm import LayerNorm, Norm
 
 
@@ -39,8 +39,9 @@ class MLSTM(Mixer):
         return named | linear("o_proj", width, values)
 
     def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
-        rule = linear_attention_flops(self.key_dim, self.value_dim, decoding) + 2 * self.key_dim  # n . q
-        return Work(2 * matrices(self.weights(width)) + self.heads * rule)
+        rule = linear_attention(self.heads, self.key_dim, self.value_dim)
+        others = 2 * matrices(self.weights(width)) + 2 * self.heads * self.key_dim  # n . q
+        return rule._replace(token=rule.token + others)
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         """C, n and m of every head in float32: K V + K + 1 numbers; the same at any length."""

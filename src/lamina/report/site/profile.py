@@ -159,7 +159,8 @@ def _work(work: Work) -> Record:
         for name, parts in (("pairs", work.pairs), ("orders", work.orders))
     }
     said = {name: parts for name, parts in lists.items() if parts}
-    return {"token": work.token} | said | ({"once": work.once} if work.once else {})
+    rest = {name: value for name in ("once", "chunked") if (value := getattr(work, name))}
+    return {"token": work.token} | said | rest
 
 
 def compared(arch: Architecture, said: Record) -> Record:

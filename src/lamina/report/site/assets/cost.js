@@ -4,6 +4,7 @@
 (function (root) {
   "use strict";
 
+  const CHUNK = 64; // tokens that a recurrence takes at a time
   const PROMPT_CHUNK = 2048; // tokens of a prompt that are computed at once
   const sum = (items, measure) => (items || []).reduce((total, item) => total + measure(item), 0);
 
@@ -45,7 +46,13 @@
     const first = context ? 0 : work.once || 0;
     const pairs = sum(work.pairs, (p) => p.flops * countPairs(p, tokens, context, causal));
     const ordered = tokens ? sum(work.orders, (order) => cheaper(order, tokens, context, causal)) : 0;
-    return first + tokens * work.token + pairs + ordered;
+    return first + tokens * work.token + pairs + ordered + (work.chunked || 0) * chunkPairs(tokens);
+  }
+
+  /* Pairs of tokens in one chunk of a recurrence; a token that is alone in its chunk makes none. */
+  function chunkPairs(tokens) {
+    const rest = tokens % CHUNK;
+    return Math.floor(tokens / CHUNK) * CHUNK ** 2 + (rest > 1 ? rest ** 2 : 0);
   }
 
   /* Sums that can be taken in two orders: the cheaper, were no key hidden. */

@@ -1,0 +1,66 @@
+"""Gated DeltaNet: projections, a short convolution, and a delta rule whose state is one matrix a head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lamina.arch.mixers import GatedDeltaNet as GatedDeltaNetValue
+from lamina.nn.basic import ACTIVATIONS, Linear, norm
+from lamina.nn.convolution import Convolution
+from lamina.nn.recurrent import Recurrent
+from lamina.nn.registry import Place, runs
+from lamina.nn.state import Stateful
+from lamina.nn.step import Step
+from lamina.ops.delta_rule import gated_delta_rule
+
+GATES = ACTIVATIONS | {"sigmoid": torch.sigmoid}
+
+
+@runs(GatedDeltaNetValue, "key_heads value_heads key_dim value_dim convolution norm gate negative_eigenvalues")
+class GatedDeltaNet(Stateful):
+    """A delta rule with a decay and a step for each head and token, as its value says.
+
+    Shapes: x [B T D] -> [B T D]
+    """
+
+    def __init__(self, value: GatedDeltaNetValue, width: int, place: Place) -> None:
+        super().__init__()
+        self.value, self.slot = value, place.slot()
+        keys, values = value.key_heads * value.key_dim, value.value_heads * value.value_dim
+        self.sizes = keys, keys, values
+        self.q_proj, self.k_proj, self.v_proj = Linear(width, keys), Linear(width, keys), Linear(width, values)
+        self.step_proj, self.decay_proj = Linear(width, value.value_heads), Linear(width, value.value_heads)
+        self.gate_proj = Linear(width, values) if value.gate else None
+        self.convolution = Convolution(value.channels, value.convolution, place)
+        self.decay_log_rate = nn.Parameter(torch.empty(value.value_heads))
+        self.decay_bias = nn.Parameter(torch.empty(value.value_heads))
+        self.norm = norm(value.norm, value.value_dim)
+        self.o_proj = Linear(values, width)
+
+    @property
+    def joined(self) -> tuple[str, ...]:  # type: ignore[override]
+        gate = ("gate_proj",) if self.value.gate else ()
+        return ("q_proj", "k_proj", "v_proj", "step_proj", "decay_proj", *gate)
+
+    def state(self, batch: int, capacity: int, **like: Any) -> Recurrent:
+        return Recurrent(batch, (self.value.value_heads, self.value.key_dim, self.value.value_dim), **like)
+
+    def forward(self, x: Float[Tensor, "B T D"], step: Step) -> Float[Tensor, "B T D"]:
+        value = self.value
+        q, k, v, b, a, *gate = self.project(x)
+        q, k, v = self.convolution(torch.cat([q, k, v], -1), step).split(self.sizes, -1)
+        q, k = (part.unflatten(-1, (-1, value.key_dim)).transpose(1, 2) for part in (q, k))
+        v = v.unflatten(-1, (-1, value.value_dim)).transpose(1, 2)
+        b = b.float().sigmoid() * (2.0 if value.negative_eigenvalues else 1.0)
+        g = -self.decay_log_rate.float().exp() * F.softplus(a.float() + self.decay_bias)
+        held = step.layers(self.slot).held(self, step)
+        out, *held.kept = gated_delta_rule(q, k, v, g.mT, b.mT, *held.kept, lengths=step.padding)
+        out = self.norm(out.transpose(1, 2).to(x.dtype))
+        if gate and value.gate:
+            out = out * GATES[value.gate](gate[0]).view_as(out)
+        return self.o_proj(out.flatten(2))

@@ -1,0 +1,104 @@
+"""Linear attention with a delta rule: the state of a head is corrected towards each new value.
+
+    S <- exp(g) S;   S <- S + b k (v - S^T k)^T;   o = S^T q / sqrt(K)
+
+Tokens of a chunk are taken together: what each corrects depends on the corrections of those before it, a triangular
+system; all else are matrix products. Decays are differences of sums of logarithms, never quotients, so that strong
+ones fade to zero and nothing overflows.
+Source: arXiv 2412.06464, section 3.3; the chunked form without decay: 2406.06484, section 3
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lamina.arch.measure import CHUNK
+from lamina.ops.chunks import States, finite, matrix_state, over_chunks, real, shared
+
+UNIT = 1e-6
+"""What is added to the square of a length before it is divided by."""
+
+
+def gated_delta_rule(
+    q: Float[Tensor, "B G T K"],
+    k: Float[Tensor, "B G T K"],
+    v: Float[Tensor, "B H T V"],
+    g: Float[Tensor, "B H T"],
+    b: Float[Tensor, "B H T"],
+    state: Float[Tensor, "B H K V"] | None = None,
+    *,
+    unit: bool = True,
+    lengths: Int[Tensor, " B"] | None = None,
+    chunk: int = CHUNK,
+) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
+    """Outputs, and the state after the last token (after each row's own, with `lengths`), both in float32.
+
+    `g` is the logarithm of the decay, `b` the step. Each of the G heads of keys serves H / G of values. With `unit`, q
+    and k are made unit vectors first.
+    Raises: LaminaError for shapes that do not fit each other, or a decay that is not finite
+    """
+    state = matrix_state(q, k, v, state, g, b)
+    finite(g)
+    g, b = real(lengths, g, b)
+    out, (state,) = over_chunks(_unit_rule if unit else _rule, (state,), (q, k, v, g, b), chunk=chunk)
+    return out, state
+
+
+def gated_delta_rule_reference(
+    q: Float[Tensor, "B G T K"],
+    k: Float[Tensor, "B G T K"],
+    v: Float[Tensor, "B H T V"],
+    g: Float[Tensor, "B H T"],
+    b: Float[Tensor, "B H T"],
+    state: Float[Tensor, "B H K V"] | None = None,
+    *,
+    unit: bool = True,
+) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
+    """The same, a token at a time."""
+    state = matrix_state(q, k, v, state, g, b)
+    groups, outputs = v.shape[1] // k.shape[1], []
+    q, k = ((_unit(x) if unit else x).repeat_interleave(groups, 1) for x in (q, k))
+    for t in range(v.shape[2]):
+        state = g[:, :, t, None, None].exp() * state
+        answered = torch.einsum("bhkv,bhk->bhv", state, k[:, :, t])
+        correction = b[:, :, t, None] * (v[:, :, t] - answered)
+        state = state + k[:, :, t, :, None] * correction[:, :, None]
+        outputs.append(torch.einsum("bhkv,bhk->bhv", state, q[:, :, t]) * k.shape[-1] ** -0.5)
+    return torch.stack(outputs, 2), state
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + UNIT)
+
+
+def _unit_rule(state: States, q: Tensor, k: Tensor, *rest: Tensor) -> tuple[Tensor, States]:
+    return _rule(state, _unit(q.to(state[0].dtype)), _unit(k.to(state[0].dtype)), *rest)
+
+
+def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor) -> tuple[Tensor, States]:
+    """A chunk of n tokens: pieces [B G n K] and [B H n V]."""
+    (old,) = state
+    q, k, v, g, b = (x.to(old.dtype) for x in (q * k.shape[-1] ** -0.5, k, v, g, b))
+    groups, n = v.shape[1] // k.shape[1], v.shape[2]
+    if n == 1:
+        return _step(old, shared(q, groups), shared(k, groups), v, g, b)
+    sums = g.cumsum(-1)
+    fade, remain = sums.exp()[..., None], (sums[..., -1:] - sums).exp()[..., None]  # [B H n 1] since before, to the end
+    between = (sums[..., :, None] - sums[..., None, :]).clamp(max=0.0).exp()  # [B H n n]
+    like_keys, seen = (shared(x @ k.mT, groups) for x in (k, q))
+    q, k = shared(q, groups), shared(k, groups)
+    system = (like_keys * between * b[..., None]).tril(-1)
+    asked = b[..., None] * (v - fade * (k @ old))
+    corrections = torch.linalg.solve_triangular(system, asked, upper=False, unitriangular=True)
+    out = fade * (q @ old) + (seen * between).tril() @ corrections
+    return out, (fade[..., -1:, :] * old + (k * remain).mT @ corrections,)
+
+
+def _step(old: Tensor, q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor) -> tuple[Tensor, States]:
+    """One token: pieces [B H 1 K] and [B H 1 V]."""
+    old = old * g[..., None].exp()
+    correction = b[..., None] * (v - k @ old)
+    new = old + k.mT @ correction
+    return q @ new, (new,)
