@@ -153,7 +153,7 @@ def test_bad_input_is_one_sentence(case, made):
     with pytest.raises(LaminaError, match="do not fit"):
         case.op(*[x[:, :, :0] for x in sequences], state=state, **constants)
     wrong = tuple(part[:2] for part in flat(state))
-    with pytest.raises(LaminaError, match="state of .* does not fit"):
+    with pytest.raises(LaminaError, match=r"state of .* does not fit"):
         case.op(*sequences, state=wrong if len(wrong) > 1 else wrong[0], **constants)
     with pytest.raises(LaminaError, match="at least one token"):
         case.op(*sequences, state=state, chunk=0, **constants)
