@@ -1,10 +1,12 @@
-"""How fast the projections of a small model read their weights, for a few tokens on a CPU, in one run.
+"""How fast recurrent mixers run on a CPU, against what transformers falls back to without special kernels, in one run.
 
-python bench/linear.py [--threads 2] [--rounds 9] [--json FILE]
+python bench/linear.py [--threads 2] [--tokens 2048] [--rounds 5] [--only NAME] [--json FILE]
 
-All projections of SmolLM2-135M in float32, each with a weight of its own: they are read from memory, as in decoding,
-and not from a cache. Three ways take turns, and medians are compared: `torch` is F.linear, `batch` is a product for
-each thread's share of the outputs (torch.bmm), `native` is lamina.ops.linear.
+A whole mixer of each kind, projections included, with the same weights in float32 on random input: a prompt, and a
+training step (forward and backward, gradients of all weights and of the input). Both take turns, so that what else the
+machine does hits both alike; medians are compared. For Gated DeltaNet the rule alone is compared too, and softmax
+attention stands beside for orientation. Peak memory is what a training step adds to a fresh process.
+Each pair is first checked to compute the same.
 """
 
 from __future__ import annotations
@@ -12,68 +14,203 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+import transformers
+from torch import Tensor, nn
+from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
 
-from lamina.ops import backend
-from lamina.ops.linear import FEW, linear
+import lamina
+from lamina.nn.state import Fresh
+from lamina.nn.step import Step
+from lamina.ops.delta_rule import gated_delta_rule
 
-SHAPES = 30 * [*2 * [(576, 576), (192, 576), (1536, 576)], (576, 1536)] + [(49152, 576)]
+SMALL = {"vocab_size": 64, "num_hidden_layers": 1, "intermediate_size": 64, "max_position_embeddings": 65536}
+HEADS = {"num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 128, "hidden_size": 2048}
+EXPERTS = {
+    "num_experts": 2,
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+}
+LINEAR = {"linear_num_key_heads": 16, "linear_num_value_heads": 16, "linear_key_head_dim": 128}
+KDA = {"linear_num_heads": 16, "linear_head_dim": 128, "first_k_dense_replace": 1, "n_shared_experts": 1}
+LATENT = {"q_lora_rank": None, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
 
 
-def batch(x: Tensor, weight: Tensor) -> Tensor:
-    pieces, (outputs, inputs) = torch.get_num_threads(), weight.shape
-    if outputs % pieces:
-        return F.linear(x, weight)
-    parts = torch.bmm(x.expand(pieces, -1, -1), weight.view(pieces, -1, inputs).transpose(1, 2))
-    return parts.transpose(0, 1).reshape(len(x), outputs)
+@dataclass(frozen=True)
+class Layer:
+    """A mixer: the reference's model of one layer, where in it the mixer is, and what it is called with besides x."""
+
+    model: str
+    config: dict[str, Any]
+    path: str
+    given: tuple[str, ...] = ()
 
 
-WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"torch": F.linear, "batch": batch, "native": linear}
+LAYERS = {
+    "gated-deltanet": Layer(
+        "Qwen3Next",
+        SMALL | HEADS | EXPERTS | LINEAR | {"linear_value_head_dim": 128, "layer_types": ["linear_attention"]},
+        "model.layers.0.linear_attn",
+    ),
+    "kimi-delta-attention": Layer(
+        "KimiLinear", SMALL | HEADS | KDA | LATENT | {"layer_types": ["linear_attention"]}, "model.layers.0.self_attn"
+    ),
+    "mamba-2": Layer(
+        "Mamba2",
+        {"vocab_size": 64, "num_hidden_layers": 1, "hidden_size": 1024, "num_heads": 32, "head_dim": 64},
+        "backbone.layers.0.mixer",
+    ),
+    "mamba": Layer("Mamba", {"vocab_size": 64, "num_hidden_layers": 1, "hidden_size": 512}, "backbone.layers.0.mixer"),
+    "lightning-attention": Layer(
+        "MiniMax",
+        SMALL | HEADS | {"num_local_experts": 2, "num_experts_per_tok": 1, "layer_types": ["linear_attention"]},
+        "model.layers.0.self_attn",
+        ("position_embeddings", "attention_mask"),
+    ),
+    "attention": Layer("Qwen3", SMALL | HEADS, "model.layers.0.self_attn", ("position_embeddings", "attention_mask")),
+}
 
 
-@torch.inference_mode()
-def measure(weights: list[Tensor], tokens: int, rounds: int) -> dict[str, float]:
-    """Median seconds for all the weights, each way."""
-    inputs, times = {n: torch.randn(tokens, n) for n in (576, 1536)}, {name: [] for name in WAYS}
-    for weight in weights[-8:]:  # a layer and the head
-        exact = F.linear(inputs[weight.shape[1]].double(), weight.double())
-        for name, way in WAYS.items():
-            error = (way(inputs[weight.shape[1]], weight) - exact).abs().max() / exact.abs().max()
-            assert error < 1e-5, f"{name} computes something else"
+def pair(name: str) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The mixer of each, with the same weights."""
+    layer = LAYERS[name]
+    config = getattr(transformers, f"{layer.model}Config")(**layer.config)
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{layer.model}ForCausalLM")(config).eval().float()
+    with tempfile.TemporaryDirectory() as directory:
+        model.save_pretrained(directory)
+        module = lamina.load(directory).blocks[0].mixer.op
+    theirs, width = model.get_submodule(layer.path), config.hidden_size
+    rotary = getattr(getattr(model, "model", None), "rotary_emb", None)
+
+    def reference(x: Tensor) -> Tensor:
+        positions = torch.arange(x.shape[1])[None]
+        more = {"position_embeddings": rotary(x, positions) if rotary else None, "attention_mask": None}
+        out = theirs(x, **{key: more[key] for key in layer.given})
+        return out[0] if isinstance(out, tuple) else out
+
+    def ours(x: Tensor) -> Tensor:
+        ids = torch.zeros(x.shape[:2], dtype=torch.long)
+        return module(x, Step(ids, x.dtype, lambda _: Fresh(), [0] * len(x), None))
+
+    reference.parts, ours.parts = (theirs, width), (module, width)  # type: ignore[attr-defined]
+    return {"transformers": reference, "lamina": ours}
+
+
+def rules() -> dict[str, Callable[..., Tensor]]:
+    """The gated delta rule alone, from what the projections give; tokens before heads."""
+
+    def ours(*given: Tensor) -> Tensor:
+        return gated_delta_rule(*(x.transpose(1, 2) for x in given))[0].transpose(1, 2)
+
+    def reference(*given: Tensor) -> Tensor:
+        return torch_chunk_gated_delta_rule(*given, use_qk_l2norm_in_kernel=True)[0]
+
+    return {"transformers": reference, "lamina": ours}
+
+
+def stepped(call: Callable[..., Tensor], inputs: list[Tensor], weights: list[nn.Parameter]) -> None:
+    """A forward and a backward pass."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    torch.autograd.grad(call(*leaves).square().mean(), [*leaves, *weights], allow_unused=True)
+
+
+def compared(ways: dict[str, Callable[..., Tensor]], inputs: list[Tensor], rounds: int) -> dict[str, Any]:
+    """Median seconds of a prompt and of a training step, for each way."""
+    with torch.inference_mode():
+        exact = ways["transformers"](*inputs)
+        worst = float((ways["lamina"](*inputs) - exact).abs().max() / exact.abs().max())
+    assert worst <= 1e-4, f"they compute different things, {worst:.1e} apart"
+    parts = {name: list(getattr(call, "parts", (nn.Module(),))[0].parameters()) for name, call in ways.items()}
+    times: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in ways} for kind in ("prefill", "training")}
     for turn in range(rounds + 1):
-        for name, way in WAYS.items():
+        for name, call in ways.items():
             start = time.perf_counter()
-            for weight in weights:
-                way(inputs[weight.shape[1]], weight)
-            times[name] += [time.perf_counter() - start] if turn else []  # the first round warms up
-    return {name: statistics.median(taken) for name, taken in times.items()}
+            with torch.inference_mode():
+                call(*inputs)
+            middle = time.perf_counter()
+            stepped(call, inputs, parts[name])
+            end = time.perf_counter()
+            if turn:
+                times["prefill"][name].append(middle - start)
+                times["training"][name].append(end - middle)
+    return {kind: {name: statistics.median(t) for name, t in ways.items()} for kind, ways in times.items()}
+
+
+def inputs_of(name: str, tokens: int) -> list[Tensor]:
+    random = torch.Generator().manual_seed(1)
+    if name == "gated-deltanet rule":
+        q, k, v = (torch.randn(1, tokens, 16, 128, generator=random) for _ in range(3))
+        return [q, k, v, -torch.rand(1, tokens, 16, generator=random), torch.rand(1, tokens, 16, generator=random)]
+    return [torch.randn(1, tokens, LAYERS[name].config["hidden_size"], generator=random)]
+
+
+def ways_of(name: str) -> dict[str, Callable[..., Tensor]]:
+    return rules() if name == "gated-deltanet rule" else pair(name)
+
+
+def peak(name: str, way: str, tokens: int) -> int:
+    """Bytes that a training step adds to a process at its peak; run in one of its own."""
+    call, inputs = ways_of(name)[way], inputs_of(name, tokens)
+    weights = list(getattr(call, "parts", (nn.Module(),))[0].parameters())
+    stepped(call, [x[:, :8] for x in inputs], weights)  # whatever is loaded and set up once
+    before = _memory("VmRSS")
+    stepped(call, inputs, weights)
+    return _memory("VmHWM") - before
+
+
+def _memory(key: str) -> int:
+    """Bytes held now (VmRSS), or at most since the process began (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) * 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--tokens", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["gated-deltanet rule", *LAYERS])
+    parser.add_argument("--peak", nargs=2, metavar=("NAME", "WAY"), help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "linear.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    assert backend()["cpu"] == "native", backend()["cpu"]
-    weights = [torch.randn(shape) for shape in SHAPES]
-    size = sum(weight.nbytes for weight in weights)
-    rows = {tokens: measure(weights, tokens, options.rounds) for tokens in range(1, FEW + 1)}
-    print(f"{size / 1e6:.0f} MB of weights, {options.threads} threads; milliseconds, GB/s")
-    print(f"{'tokens':6} " + " ".join(f"{name:>16}" for name in WAYS) + f" {'native':>8}")
-    for tokens, row in rows.items():
-        cells = " ".join(f"{seconds * 1e3:8.1f} {size / seconds / 1e9:7.1f}" for seconds in row.values())
-        print(f"{tokens:6} {cells} {row['torch'] / row['native']:7.2f}x")
-    if options.json:
-        versions = {"torch": torch.__version__, "threads": options.threads}
-        options.json.write_text(json.dumps({"versions": versions, "bytes": size, "seconds": rows}, indent=1) + "\n")
+    if options.peak:
+        print(peak(*options.peak, options.tokens))
+        return
+    print(f"{options.tokens} tokens, {options.threads} threads; transformers / lamina")
+    rows = {}
+    for name in [options.only] if options.only else ["gated-deltanet rule", *LAYERS]:
+        rounds = 1 if name == "kimi-delta-attention" else options.rounds  # its reference takes minutes
+        row = compared(ways_of(name), inputs_of(name, options.tokens), rounds)
+        row["peak"] = {way: _peak(name, way, options) for way in ("transformers", "lamina")}
+        rows[name] = row
+        for kind, unit in (("prefill", 1e-3), ("training", 1e-3), ("peak", 1e6)):
+            theirs, ours = row[kind]["transformers"], row[kind]["lamina"]
+            said = "MB" if kind == "peak" else "ms"
+            print(
+                f"{name:22} {kind:9} {theirs / unit:9.1f} {ours / unit:9.1f} {said} {theirs / ours:7.2f}x", flush=True
+            )
+    if not options.only:
+        versions = {"torch": torch.__version__, "transformers": transformers.__version__, "threads": options.threads}
+        record = {"versions": versions, "tokens": options.tokens, "rows": rows}
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _peak(name: str, way: str, options: argparse.Namespace) -> int:
+    command = [sys.executable, __file__, "--peak", name, way, "--tokens", str(options.tokens)]
+    done = subprocess.run([*command, "--threads", str(options.threads)], check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1])
 
 
 if __name__ == "__main__":

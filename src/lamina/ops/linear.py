@@ -23,7 +23,7 @@ def linear(
     """x W^T + b.
 
     A few tokens on a CPU are bound by reading the weights. The product behind `F.linear` reads them with one
-    thread; here all threads do (bench/linear.py). Packed weights are unpacked in pieces; they get no gradient.
+    thread; here all threads do (bench/projections.py). Packed weights are unpacked in pieces; they get no gradient.
     """
     if isinstance(weight, Packed):
         y = _packed(x, weight)
