@@ -36,9 +36,13 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
                 b.copy_(torch.rand(len(b), experts, generator=random).argsort(-1)[:, : b.shape[1]])
 
 
+CONSTANT = ("slope_rate", "query_decay", "key_decay", "diagonal_decay")
+"""Buffers that checkpoints hold and that follow from the config: they are left as they are, and counted nowhere."""
+
+
 def kept_buffers(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The buffers that a checkpoint holds: routing corrections, scalars of layers; no constants, which have no size."""
-    saved = model.state_dict()
+    saved = {name for name in model.state_dict() if not name.endswith(CONSTANT)}
     return {name: b for name, b in model.named_buffers() if name in saved and b.is_floating_point() and b.ndim}
 
 

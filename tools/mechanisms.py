@@ -22,7 +22,7 @@ class Mechanism:
     Fields: `types` are the values it is about; `example` is what its weights, costs and drawing are taken from, `line`
     the kinds of the lines of that example's bill; `drawn` finds in the example what is drawn; `sizes` writes the key
     sizes of a part, for a table of users; where that table would be too long, `traits` are the facts by which users are
-    grouped; `within` is False for parts of an architecture as a whole, which stand in no block, and `encoding` is set
+    grouped; `which` tells the parts of these types that it is about; `within` is False for parts of an architecture as a whole, which stand in no block, and `encoding` is set
     of those of its encoders.
     """
 
@@ -34,6 +34,7 @@ class Mechanism:
     drawn: Callable[[a.Architecture], Node]
     sizes: Told = str
     traits: dict[str, Trait] = field(default_factory=dict)
+    which: Trait = lambda part: True
     within: bool = True
     encoding: bool = False
 
@@ -74,6 +75,19 @@ def _sequence_glu() -> a.Architecture:
     return made.replace(name="trm with a GLU along the sequence")
 
 
+def _zamba2() -> a.Architecture:
+    """The sizes of Zamba2-2.7B, as its model card and the reference's defaults have them."""
+    sizes = {"hidden_size": 2560, "num_attention_heads": 32, "n_mamba_heads": 80, "num_mem_blocks": 2}
+    return lamina.architecture({"model_type": "zamba2", **sizes}).replace(name="zamba2-2.7b")
+
+
+def _rwkv7() -> a.Architecture:
+    """The sizes of the largest published one."""
+    sizes = {"hidden_size": 2560, "num_hidden_layers": 32, "vocab_size": 65536, "decay_low_rank_dim": 96}
+    sizes |= {"a_low_rank_dim": 96, "v_low_rank_dim": 64, "gate_low_rank_dim": 320}
+    return lamina.architecture({"model_type": "rwkv7", **sizes}).replace(name="rwkv7-2.9b")
+
+
 # -- what is said of parts
 
 
@@ -84,6 +98,11 @@ def _latent(op: a.LatentAttention) -> str:
     return (
         f"{op.heads} heads, latent {op.latent:,} + {op.rotary_dim}, {queries}, key {keys}, value {op.value_dim}{sparse}"
     )
+
+
+def _gated(op: Any) -> str:
+    what = "each number" if op.gate == "elementwise" else "each head"
+    return f"{what} of {op.heads} heads, {getattr(op, 'gate_activation', 'sigmoid')}"
 
 
 def _indexer(part: Any) -> str:
@@ -246,6 +265,19 @@ MECHANISMS = (
         traits=ATTENTION,
     ),
     Mechanism(
+        *("gated-attention", "Gated attention", (a.Attention, a.LatentAttention, a.RelativeAttention)),
+        *(named("qwen3-next-80b-a3b"), ("attention",)),
+        lambda arch: next(op for op in arch.ops() if isinstance(op, a.Attention) and op.gate),
+        _gated,
+        which=lambda op: bool(op.gate),
+    ),
+    Mechanism(
+        *("differential-attention", "Differential attention", (a.DifferentialAttention,)),
+        *(named("qwen3-0.6b:blocks[*].mixer=differential_attention"), ("differential_attention",)),
+        first(a.DifferentialAttention),
+        lambda op: f"{op.heads}/{op.kv_heads} heads of two maps of {op.head_dim}",
+    ),
+    Mechanism(
         *("latent-attention", "Latent attention (MLA)", (a.LatentAttention,), named("deepseek-v3")),
         *(("latent_attention",), first(a.LatentAttention), _latent),
     ),
@@ -287,6 +319,14 @@ MECHANISMS = (
         *(("lightning_attention",), first(a.LightningAttention), lambda op: f"{op.heads} heads of {op.head_dim}"),
     ),
     Mechanism(*("mlstm", "mLSTM", (a.MLSTM,), named("xlstm-7b"), ("mlstm",), first(a.MLSTM), _heads)),
+    Mechanism(
+        *("slstm", "sLSTM", (a.SLSTM,), named("qwen3-0.6b:blocks[*].mixer=slstm"), ("slstm",), first(a.SLSTM)),
+        lambda op: f"{op.heads} heads of {op.head_dim} cells",
+    ),
+    Mechanism(
+        *("rwkv-7", "RWKV-7", (a.RWKV7, a.ChannelMix), _rwkv7, ("rwkv7", "channel_mix"), block),
+        lambda op: _heads(op) if isinstance(op, a.RWKV7) else f"channel mix of {op.inner:,}",
+    ),
     Mechanism(
         *("mamba", "Mamba", (a.Mamba,), named("qwen3-0.6b:blocks[*].mixer=mamba"), ("mamba",), first(a.Mamba)),
         lambda op: f"{op.inner:,} channels, state {op.state}, rank {op.rank}",
@@ -333,6 +373,10 @@ MECHANISMS = (
         *("ngram-tables", "N-gram tables", (a.NgramTables, a.NgramMemory), named("longcat-flash-lite"), ("ngrams",)),
         *(lambda arch: arch, _ngrams),
         within=False,
+    ),
+    Mechanism(
+        *("shared-transformer", "Shared transformer", (a.SharedTransformer,), _zamba2, ("shared_transformer",)),
+        *(first(a.SharedTransformer), lambda op: f"{op.attention.heads} heads of {op.attention.head_dim}"),
     ),
     Mechanism(
         *("parallel", "Parallel ops", (a.Parallel,), named("tiny-aya-3.35b"), ("attention", "glu"), block, _parallel),

@@ -114,7 +114,7 @@ def _own(block: Block, mechanism: Mechanism) -> list[Node]:
     """Those of a block's parts that a page is about; experts are not counted among its feed-forwards."""
     if mechanism.slug == "feed-forward":
         return [op for op in block.ops() if isinstance(op, mechanism.types)]
-    return [part for part in parts(block) if isinstance(part, mechanism.types)]
+    return [part for part in parts(block) if isinstance(part, mechanism.types) and mechanism.which(part)]
 
 
 def _outside(arch: Architecture, mechanism: Mechanism) -> list[Node]:

@@ -7,6 +7,8 @@ from lamina.arch import (
     MLP,
     MLSTM,
     RGLRU,
+    RWKV7,
+    SLSTM,
     AffineResidual,
     AltUp,
     Architecture,
@@ -17,6 +19,7 @@ from lamina.arch import (
     BlockIndexer,
     Branch,
     Causal,
+    ChannelMix,
     Clamp,
     CompressedAttention,
     CompressedConvolutionalAttention,
@@ -24,6 +27,7 @@ from lamina.arch import (
     ConvolutionBlock,
     CrossAttention,
     DeepSupervision,
+    DifferentialAttention,
     DistanceAttention,
     DynamicScaling,
     Embedding,
@@ -32,6 +36,7 @@ from lamina.arch import (
     GatedConvolution,
     GatedDeltaNet,
     GatedLinear,
+    GatedLinearAttention,
     GatedResidual,
     GatedStreams,
     GridPositions,
@@ -50,6 +55,7 @@ from lamina.arch import (
     LengthTemperature,
     LightningAttention,
     Linear,
+    LinearAttention,
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
@@ -73,12 +79,14 @@ from lamina.arch import (
     QKNorm,
     Recursion,
     RelativeAttention,
+    Retention,
     RMSNorm,
     Rotary,
     Router,
     RouterMLP,
     ScaledResidual,
     SequenceGLU,
+    SharedTransformer,
     ShortConvolution,
     ShortFilter,
     Span,
@@ -237,6 +245,9 @@ LATENT = Architecture(
     norm=RMS,
     stream=HyperConnections(count=3, iterations=2),
 )
+TURNED = LightningAttention(
+    heads=6, head_dim=5, activation=None, first=1, scale=0.4, qk_norm=RMS, rotary=TURN, norm_groups=2
+)
 RECURRENT = Architecture(
     name="recurrences, convolutions and readings of earlier sums",
     family="qwen3_next",
@@ -248,9 +259,18 @@ RECURRENT = Architecture(
         Mamba(inner=14, state=5, rank=3, norms=RMS),
         MLSTM(heads=2, key_dim=3, value_dim=5, softcap=15.0),
         LightningAttention(heads=3, head_dim=5),
+        TURNED,
+        LinearAttention(heads=3, key_dim=5, value_dim=4, features="relu", gate="sigmoid"),
+        Retention(heads=3, key_dim=6, value_dim=4, rotary=Rotary(dim=6)),
+        GatedLinearAttention(heads=3, key_dim=5, value_dim=4, decay_rank=2, damping=8.0),
         RGLRU(inner=12, heads=3),
+        SLSTM(heads=3, head_dim=5, forget="exponential"),
+        RWKV7(heads=2, key_dim=3, value_dim=5, decay_rank=4, step_rank=6, gate_rank=7),
+        RWKV7(heads=2, key_dim=3, value_dim=5, decay_rank=4, step_rank=6, gate_rank=7, value_rank=2),
+        ChannelMix(inner=9),
         ShortConvolution(kernel=3, bias=True),
         CompressedConvolutionalAttention(heads=4, kv_heads=2, head_dim=6, rotary=TURN, depthwise=2, grouped=3),
+        DifferentialAttention(heads=4, kv_heads=2, head_dim=6, rotary=TURN, initial=0.4, bias=True),
         GLU(inner=9, activation="xielu", clamp=Clamp(limit=7.0, shift=1.0, slope=1.702)),
         GLU(inner=9, squash=Squash(gate=4.0, up=25.0)),
     ),
@@ -363,7 +383,29 @@ DRAFTING = DIFFUSION.replace(
     objective=Causal(),
     prediction=Prediction(blocks=DIFFUSION.blocks, norm=LAYER, first="hidden"),
 )
-RUNS = (DECODER, DIFFUSION, RECURSIVE)
+_ASIDE = SharedTransformer(
+    attention=Attention(heads=4, kv_heads=2, head_dim=6, rotary=TURN, bias=True, output_bias=True, qk_norm=QKNorm()),
+    feed_forward=GLU(inner=9, bias=True),
+    norm=RMS,
+    attention_rank=3,
+    feed_forward_rank=2,
+)
+_WITH = Branch(op=PLAIN, before=RMS)
+SHARED = Architecture(
+    name="a transformer that blocks share",
+    family="zamba2",
+    embedding=Embedding(vocab=97, width=16),
+    blocks=(
+        Block(branches=(_WITH.replace(aside=_ASIDE),)),
+        Block(branches=(_WITH,)),
+        *(Block(branches=(_WITH.replace(aside=_ASIDE.replace(same_as=0)),)) for _ in range(2)),
+        Block(branches=(_WITH.replace(aside=_ASIDE.replace(attention_rank=None, same_as=0)),)),
+    ),
+    norm=RMS,
+    head=Head(tied=True),
+    context=40,
+)
+RUNS = (DECODER, DIFFUSION, RECURSIVE, SHARED)
 """Those of which there are modules."""
 ALL = (*RUNS, LATENT, RECURRENT, ADDED, GATED, SEEING, DRAFTING)
 

@@ -107,6 +107,7 @@ def learned(arch: Architecture) -> dict[str, tuple[int, ...]]:
             around = branch.norm_weights(arch.width) | branch.gate_weights()
             around |= within("residual", branch.residual.weights(arch.width)) if branch.residual else {}
             around |= within("filter", branch.filter.weights(arch.width, arch.width)) if branch.filter else {}
+            around |= within("aside", branch.aside.weights(arch.width)) if branch.aside else {}
             inner = {f"op.{name}": shape for name, shape in branch.op.weights(arch.width).items()}
             named |= {f"blocks.{i}.{role}.{name}": shape for name, shape in (around | inner).items()}
         named |= {f"blocks.{i}.scale": (1,)} if block.scaled else {}

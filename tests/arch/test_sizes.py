@@ -64,6 +64,9 @@ RUN = {"gpt2", "llama", "mistral", "qwen2", "qwen3", "olmo2", "olmo3", "gemma2",
 RUN |= {"cohere2", "cwm", "mllama", "llada", "trm", "hrm", "qwen3_moe", "gpt_oss", "llama4", "grok", "hy_v3", "zaya"}
 RUN |= {"deepseek_v3", "deepseek_v32", "deepseek_v4", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa"}
 RUN |= {"gemma3n", "gemma4", "minimax_m2", "minimax_m3", "mimo", "step3p5", "laguna", "trinity", "mistral4", "hy_v4"}
+RUN |= {"qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "olmo_hybrid"}
+RUN |= {"minimax"}
+RUN |= {"lfm2_moe", "lfm3"}
 
 
 def test_these_families_run():

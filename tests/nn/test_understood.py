@@ -370,7 +370,7 @@ def test_what_runs_is_refused_nowhere():
     for value in (value for value in samples.ALL if list(not_understood(value))):
         with pytest.raises(LaminaError, match="can be priced and drawn, but not run yet"):
             check(value)
-    last = next(node for node in samples.parts(samples.RECURRENT) if isinstance(node, values.MLSTM))
+    last = SELF.replace(rotary=TURN.replace(spread="each"))
     arch = DECODER.replace(blocks=(*DECODER.blocks, Block(branches=(Branch(op=last),))))
-    with pytest.raises(LaminaError, match=r"^blocks\[2\]\.mixer \(MLSTM\) can be priced and drawn, but not"):
+    with pytest.raises(LaminaError, match=r"^blocks\[2\]\.mixer\.rotary\.spread \(each\) can be priced and drawn"):
         lamina.build(arch)

@@ -68,7 +68,7 @@ def relative(got: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def test_this_machine_has_them(calls):
-    assert ops.backend() == {"cpu": "native"}
+    assert ops.backend()["cpu"] == "native"
     with torch.no_grad():
         x = torch.empty_like(torch.zeros(3))
         assert bool(x.isnan().all())

@@ -2,6 +2,7 @@
 
 from lamina.arch.base import Node, Op
 from lamina.arch.block import Block, Branch, Parallel
+from lamina.arch.channel_mix import ChannelMix
 from lamina.arch.encoder import Encoder
 from lamina.arch.encoder_steps import (
     AttentionPool,
@@ -23,16 +24,20 @@ from lamina.arch.feedforward import GLU, MLP, Clamp, Squash
 from lamina.arch.mixers import (
     MLSTM,
     RGLRU,
+    RWKV7,
+    SLSTM,
     Attention,
     BlockIndexer,
     CompressedAttention,
     CompressedConvolutionalAttention,
     Compressor,
     CrossAttention,
+    DifferentialAttention,
     DistanceAttention,
     EntryIndexer,
     GatedConvolution,
     GatedDeltaNet,
+    GatedLinearAttention,
     Indexer,
     KeyPool,
     KimiDeltaAttention,
@@ -41,11 +46,13 @@ from lamina.arch.mixers import (
     LengthClip,
     LengthTemperature,
     LightningAttention,
+    LinearAttention,
     Mamba,
     Mamba2,
     PooledIndexer,
     QKNorm,
     RelativeAttention,
+    Retention,
     SequenceGLU,
     ShortConvolution,
 )
@@ -78,6 +85,7 @@ from lamina.arch.position import (
 from lamina.arch.prediction import Prediction
 from lamina.arch.residual import AffineResidual, GatedResidual, LaurelResidual, LayerScale, ScaledResidual
 from lamina.arch.router_mlp import RouterMLP
+from lamina.arch.shared_transformer import SharedTransformer
 from lamina.arch.short_filter import ShortFilter
 from lamina.arch.streams import AltUp, AttentionResiduals, GatedStreams, HyperConnections
 
@@ -86,6 +94,8 @@ __all__ = [
     "MLP",
     "MLSTM",
     "RGLRU",
+    "RWKV7",
+    "SLSTM",
     "AffineResidual",
     "AltUp",
     "Architecture",
@@ -96,6 +106,7 @@ __all__ = [
     "BlockIndexer",
     "Branch",
     "Causal",
+    "ChannelMix",
     "Clamp",
     "CompressedAttention",
     "CompressedConvolutionalAttention",
@@ -103,6 +114,7 @@ __all__ = [
     "ConvolutionBlock",
     "CrossAttention",
     "DeepSupervision",
+    "DifferentialAttention",
     "DistanceAttention",
     "DynamicScaling",
     "Embedding",
@@ -111,6 +123,7 @@ __all__ = [
     "GatedConvolution",
     "GatedDeltaNet",
     "GatedLinear",
+    "GatedLinearAttention",
     "GatedResidual",
     "GatedStreams",
     "GridPositions",
@@ -129,6 +142,7 @@ __all__ = [
     "LengthTemperature",
     "LightningAttention",
     "Linear",
+    "LinearAttention",
     "LinearScaling",
     "Llama3Scaling",
     "LongRopeScaling",
@@ -154,11 +168,13 @@ __all__ = [
     "RMSNorm",
     "Recursion",
     "RelativeAttention",
+    "Retention",
     "Rotary",
     "Router",
     "RouterMLP",
     "ScaledResidual",
     "SequenceGLU",
+    "SharedTransformer",
     "ShortConvolution",
     "ShortFilter",
     "Span",

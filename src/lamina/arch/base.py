@@ -106,8 +106,12 @@ class Op(Node):
 
     @property
     def source(self) -> int | None:
-        """The block whose keys and values it reads in place of its own."""
+        """The block whose keys and values (or weights) it reads in place of its own."""
         return None
+
+    def borrows_of(self, other: Op) -> bool:
+        """Whether another is such that it can read what that has."""
+        return type(other) is type(self)
 
     def saved(self, width: int) -> int:
         """Numbers of each token that the backward pass needs, when nothing is computed again."""

@@ -13,7 +13,6 @@ from lamina.arch.base import Op
 from lamina.arch.block import Block, Branch, Parallel, kinds
 from lamina.arch.feedforward import FeedForward
 from lamina.arch.measure import Kept, Shape, Work, linear, matrices, numbers
-from lamina.arch.mixers import Attention, LatentAttention
 from lamina.arch.moe import MoE
 from lamina.arch.paths import runs
 
@@ -175,8 +174,12 @@ def _trained(r: Recursion, place: int) -> int:
 def _branch(
     arch: Architecture | Encoder, path: str, branch: Branch, name: str, often: tuple[int, int, int]
 ) -> Iterator[Line]:
-    """The ops of a branch, then what stands around them."""
+    """What stands aside of a branch, its ops, then what stands around them."""
     times, passes, _ = often
+    if branch.aside:
+        yield _op(arch, f"{path}.aside", branch.aside, often)
+        if branch.aside.same_as is not None:  # read here too, and counted where they are
+            yield Line(f"{path}.aside.shared", branch.aside.kind, "other", branch.aside.shared(arch.width), 0, passes)
     shared = 0  # what ops side by side read alike is saved once
     for role, op in branch.named_ops(name).items():
         line = _op(arch, path if role == name else f"{path}.{role}", op, often)
@@ -233,8 +236,7 @@ def _embedding(arch: Architecture) -> Iterator[Line]:
         carry = Kept("carry", 2 * arch.width), Kept("carry", 2 * arch.width * arch.prefix, each="sequence")
         once, keeps = Work(0, once=4 * arch.width if r.halting else 0), carry if arch.bidirectional else ()
         yield Line("recursion", "recursion", "other", r.weights(arch.width), keeps=keeps, prefill=once)
-    turned = (op.rotary for op in arch.different_ops() if isinstance(op, Attention | LatentAttention) and op.rotary)
-    if frequencies := sorted({rotary.dim // 2 for rotary in turned if rotary.learned}):  # all blocks share them
+    if frequencies := sorted({rotary.dim // 2 for rotary in arch.rotaries() if rotary.learned}):  # all blocks share
         yield Line("frequencies", "rotary", "other", {f"scale_{n}": (n,) for n in frequencies})
     if arch.depends_on_length:  # the tokens themselves, to compute keys again
         yield Line("history", "history", "other", {}, keeps=(Kept("tokens", 1, dtype="int64"),))

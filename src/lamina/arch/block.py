@@ -8,24 +8,31 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from pydantic import Field, NonNegativeInt, model_validator
 
 from lamina.arch.base import Node, Op, one_of
+from lamina.arch.channel_mix import ChannelMix
 from lamina.arch.feedforward import GLU, MLP
 from lamina.arch.measure import Kept, Shape, Work, within
 from lamina.arch.mixers import (
     MLSTM,
     RGLRU,
+    RWKV7,
+    SLSTM,
     Attention,
     CompressedAttention,
     CompressedConvolutionalAttention,
     CrossAttention,
+    DifferentialAttention,
     DistanceAttention,
     GatedConvolution,
     GatedDeltaNet,
+    GatedLinearAttention,
     KimiDeltaAttention,
     LatentAttention,
     LightningAttention,
+    LinearAttention,
     Mamba,
     Mamba2,
     RelativeAttention,
+    Retention,
     SequenceGLU,
     ShortConvolution,
 )
@@ -33,6 +40,7 @@ from lamina.arch.moe import MoE
 from lamina.arch.norm import Norm
 from lamina.arch.per_layer import PerLayerInput
 from lamina.arch.residual import AnyResidual
+from lamina.arch.shared_transformer import SharedTransformer
 from lamina.arch.short_filter import ShortFilter
 
 AnyMixer = (
@@ -40,21 +48,27 @@ AnyMixer = (
     | CompressedAttention
     | CompressedConvolutionalAttention
     | CrossAttention
+    | DifferentialAttention
     | DistanceAttention
     | GatedConvolution
     | GatedDeltaNet
+    | GatedLinearAttention
     | KimiDeltaAttention
     | LatentAttention
     | LightningAttention
+    | LinearAttention
     | MLSTM
     | Mamba
     | Mamba2
     | RelativeAttention
+    | Retention
     | RGLRU
+    | RWKV7
     | SequenceGLU
     | ShortConvolution
+    | SLSTM
 )
-AnyFeedForward = MLP | GLU | MoE | PerLayerInput
+AnyFeedForward = MLP | GLU | MoE | PerLayerInput | ChannelMix
 if TYPE_CHECKING:
     SingleOp = AnyMixer | AnyFeedForward
 else:
@@ -127,8 +141,8 @@ class Parallel(Op):
         parts = [op.work(width, memory, decoding) for op in self.ops]
         pairs = tuple(pair for part in parts for pair in part.pairs)
         orders = tuple(order for part in parts for order in part.orders)
-        token, once, chunked = (sum(getattr(part, name) for part in parts) for name in ("token", "once", "chunked"))
-        return Work(token, pairs, once, orders, chunked)
+        summed = {name: sum(getattr(part, name) for part in parts) for name in ("token", "once", "chunked", "crossed")}
+        return Work(pairs=pairs, orders=orders, **summed)
 
     def keeps(self, width: int) -> tuple[Kept, ...]:
         return tuple(kept for op in self.ops for kept in op.keeps(width))
@@ -143,8 +157,10 @@ class Parallel(Op):
 
 if TYPE_CHECKING:
     AnyOp = AnyMixer | AnyFeedForward | Parallel
+    AnyAside = SharedTransformer
 else:
     AnyOp = one_of(*get_args(AnyMixer), *get_args(AnyFeedForward), Parallel)
+    AnyAside = one_of(SharedTransformer)
 
 
 class Branch(Node):
@@ -154,7 +170,8 @@ class Branch(Node):
     TRM) is `joined`, a norm of the sum. `gate` is a learned scalar behind a tanh. `attended_only` gives
     zero to tokens that see no memory (the feed-forwards of Llama 3.2 Vision's cross-attention blocks).
     `residual` says what takes the place of x + where that is more than x; `filter` is a short convolution of what
-    the op gives. A `gate` "factor" is a learned number without a tanh.
+    the op gives. A `gate` "factor" is a learned number without a tanh. What `aside` gives of x is added to what is read,
+    op(before(x + aside(x))), and not to the stream (Zamba).
     """
 
     op: AnyOp
@@ -166,6 +183,7 @@ class Branch(Node):
     attended_only: bool = False
     residual: AnyResidual | None = None
     filter: ShortFilter | None = None
+    aside: AnyAside | None = None
 
     @property
     def norms(self) -> dict[str, Norm]:
@@ -219,8 +237,10 @@ class Block(Node):
         return dict(zip(names, self.branches, strict=True))
 
     def ops(self) -> Iterator[Op]:
-        """Every mixer and feed-forward, those of a Parallel one by one."""
+        """Every mixer and feed-forward, those of a Parallel one by one; before an op what stands aside of it."""
         for branch in self.branches:
+            if branch.aside:
+                yield branch.aside
             yield from branch.op.ops if isinstance(branch.op, Parallel) else (branch.op,)
 
 

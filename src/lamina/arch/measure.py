@@ -84,7 +84,8 @@ class Work(NamedTuple):
     """Forward FLOPs of matrix products: of every new token, of pairs, once before the first token, in some order.
 
     Recurrences take new tokens in chunks of CHUNK; `chunked` is what each two of a chunk's n tokens cost, n^2 times,
-    and a token that is alone in its chunk costs nothing more.
+    and `crossed` what each two different ones do, n (n - 1) / 2 times; a token that is alone in its chunk costs nothing
+    more.
     """
 
     token: int
@@ -92,12 +93,14 @@ class Work(NamedTuple):
     once: int = 0
     orders: tuple[Orders, ...] = ()
     chunked: int = 0
+    crossed: int = 0
 
     def flops(self, tokens: int, context: int, causal: bool = True) -> int:
         counted = tokens * self.token + sum(p.flops * p.count(tokens, context, causal) for p in self.pairs)
         counted += sum(order.flops(tokens, context, causal) for order in self.orders if tokens)
         whole, rest = divmod(tokens, CHUNK)
         counted += self.chunked * (whole * CHUNK**2 + (rest**2 if rest > 1 else 0))
+        counted += self.crossed * (whole * CHUNK * (CHUNK - 1) + rest * (rest - 1)) // 2
         return counted + (self.once if not context else 0)
 
 

@@ -12,13 +12,14 @@ from lamina.arch.bill import Line, lines, of_prediction
 from lamina.arch.block import Block, kinds
 from lamina.arch.encoder import Encoder
 from lamina.arch.measure import Shape, Work, linear, numbers, within
-from lamina.arch.mixers import Attention, LatentAttention
+from lamina.arch.mixers import Attention, DifferentialAttention, LatentAttention
 from lamina.arch.ngrams import NgramTables
 from lamina.arch.norm import Norm
 from lamina.arch.per_layer import PerLayerInputs
-from lamina.arch.position import LearnedPositions
+from lamina.arch.position import LearnedPositions, Rotary
 from lamina.arch.precision import cache_bytes
 from lamina.arch.prediction import Prediction
+from lamina.arch.shared_transformer import SharedTransformer
 from lamina.arch.streams import AnyStreams
 from lamina.errors import LaminaError
 
@@ -245,15 +246,16 @@ class Architecture(Node):
         return self
 
     def _check_sources(self) -> None:
-        """Raises: ValueError if a block reads keys and values that no earlier block has."""
+        """Raises: ValueError if a block reads keys and values, or weights, that no earlier block has."""
         for i, block in enumerate(self.blocks):
             for op in block.ops():
                 if op.source is None:
                     continue
                 lending = self.blocks[op.source].ops() if op.source < i else ()
-                if not any(type(o) is type(op) and o.source is None for o in lending):
+                if not any(o.source is None and op.borrows_of(o) for o in lending):
+                    what = "weights" if isinstance(op, SharedTransformer) else "keys and values"
                     raise ValueError(
-                        f"blocks[{i}] reads the keys and values of blocks[{op.source}]: expected is an earlier block "
+                        f"blocks[{i}] reads the {what} of blocks[{op.source}]: expected is an earlier block "
                         f"whose {type(op).__name__} has its own"
                     )
 
@@ -349,8 +351,12 @@ class Architecture(Node):
     @property
     def depends_on_length(self) -> bool:
         """Whether earlier keys go stale as a sequence grows (rotary scalings that look at the length)."""
-        turning = (op for op in self.different_ops() if isinstance(op, Attention | LatentAttention) and op.rotary)
-        return any(op.rotary.depends_on_length for op in turning)  # type: ignore[union-attr]
+        return any(rotary.depends_on_length for rotary in self.rotaries())
+
+    def rotaries(self) -> set[Rotary]:
+        """The rotary embeddings under which keys are kept."""
+        turning = Attention | LatentAttention | DifferentialAttention | SharedTransformer
+        return {op.rotary for op in self.different_ops() if isinstance(op, turning) and op.rotary}
 
     # -- edited
 

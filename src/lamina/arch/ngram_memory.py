@@ -12,6 +12,8 @@ from lamina.arch.base import Node
 from lamina.arch.measure import Kept, Shape, linear, matrices, numbers, within
 from lamina.arch.norm import Norm, RMSNorm
 
+BITS = (1 << 64) - 1
+
 
 class NgramMemory(Node):
     """What N residual streams are added before the branches of `blocks`, from hashes of a token and those before it.
@@ -49,11 +51,14 @@ class NgramMemory(Node):
         """How many tables each block has."""
         return self.tables * (self.longest - 1)
 
+    def sizes(self, place: int) -> tuple[int, ...]:
+        """The rows of the tables of the `place`-th of `blocks`."""
+        return primes(self.rows, (place + 1) * self.count)[place * self.count :]
+
     def weights(self, width: int, streams: int, place: int) -> dict[str, Shape]:
         """Of the `place`-th of `blocks`, beside so many streams."""
         every = streams * width
-        sizes = primes(self.rows, (place + 1) * self.count)[place * self.count :]
-        rows = -(-sum(sizes) // self.multiple) * self.multiple
+        rows = -(-sum(self.sizes(place)) // self.multiple) * self.multiple
         named: dict[str, Shape] = {"table": (rows, self.width // self.count)}
         named |= {"convolution.weight": (every, 1, self.kernel)}
         named |= linear("key_proj", every, self.width) | linear("value_proj", width, self.width)
@@ -62,10 +67,10 @@ class NgramMemory(Node):
         return named
 
     def flops(self, width: int, streams: int) -> int:
-        """Of one token: its projections, a product of key and stream, and the convolution."""
+        """Of one token: its projections and the convolution."""
         named = self.weights(width, streams, 0)
         del named["table"]
-        return 2 * matrices(named) + 2 * streams * width * (1 + self.kernel)
+        return 2 * matrices(named) + 2 * streams * width * self.kernel
 
     def unused(self, weights: dict[str, Shape]) -> int:
         """A token reads one row of each table."""
@@ -83,3 +88,22 @@ def primes(start: int, number: int) -> tuple[int, ...]:
     """So many primes, from `start` on."""
     found = (n for n in count(max(start, 2)) if all(n % d for d in (2, *range(3, math.isqrt(n) + 1, 2)) if d < n))
     return tuple(islice(found, number))
+
+
+def drawn(seed: int) -> int:
+    """64 bits that look random. Source: doi 10.1145/2660193.2660195, figure 16 (SplitMix64)."""
+    z = (seed + 0x9E3779B97F4A7C15) & BITS
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & BITS
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & BITS
+    return z ^ (z >> 31)
+
+
+@functools.cache
+def factors(vocab: int, longest: int, place: int, seed: int) -> tuple[int, ...]:
+    """What a token is multiplied by at each of the last `longest` places: odd, and no product takes 64 bits.
+
+    Source: the reference of Qwen4-Exp
+    """
+    half = max(1, ((1 << 63) - 1) // max(vocab, 1) // 2)
+    seeds = ((seed + 10007 * place + 0x9E3779B97F4A7C15 * (i + 1)) & BITS for i in range(longest))
+    return tuple(2 * (drawn(one) % half) + 1 for one in seeds)

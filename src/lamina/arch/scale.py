@@ -17,6 +17,7 @@ from lamina.arch.encoder import Encoder
 from lamina.arch.model import MaskedDiffusion
 from lamina.arch.patterns import folds
 from lamina.arch.position import LongRopeScaling
+from lamina.arch.shared_transformer import SharedTransformer
 from lamina.errors import LaminaError
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _moved(block: Block, places: list[int], kept: list[int], at: int) -> Block:
         if not isinstance(op, Op) or op.source is None:
             return op
         alike = [new for new in range(at) if places[kept[new]] == places[op.source]]
-        return op.replace(kv_from=alike[-1])
+        return op.replace(**{"same_as" if isinstance(op, SharedTransformer) else "kv_from": alike[-1]})
 
     return rewritten(block, Node, moved)
 

@@ -173,9 +173,9 @@ class GatedStreams(Streams):
         reading = within("norm", self.norm.weights(streams))
         reading |= linear("down_proj", self.rank, streams) | linear("up_proj", streams, self.rank)
         weights, saved = reading | linear("write", n, streams), 3 * streams + 2 * self.rank
-        flops = 2 * matrices(weights) + 4 * streams  # and the mean, and what is written
+        flops = 2 * matrices(weights)
         yield StreamPart("connections", sum(branches), weights, flops, saved=saved + width + n)
-        yield StreamPart("joining", 1, reading, 2 * matrices(reading) + 2 * streams, saved=saved)
+        yield StreamPart("joining", 1, reading, 2 * matrices(reading), saved=saved)
         if (memory := self.memory) is None:
             return
         for place, block in enumerate(memory.blocks):

@@ -74,6 +74,14 @@ def _attention(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
     return {"heads": heads, "kv_heads": groups, "head_dim": head, "rotary": _rotary(op, head - head % 2)}
 
 
+def _differential_attention(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
+    """As its paper proportions it: half as many heads, each of two maps."""
+    head = given.get("head_dim") or _head(op, _inner(op, width) // 2, 128)
+    heads = given.get("heads") or max(1, _inner(op, width) // (2 * head))
+    groups = given.get("kv_heads") or math.gcd(heads, max(1, heads // 4))
+    return {"heads": heads, "kv_heads": groups, "head_dim": head, "rotary": _rotary(op, head - head % 2)}
+
+
 def _latent_attention(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
     """As DeepSeek proportions it: a latent of four heads, and half a head of rotated key."""
     head = _head(op, _inner(op, width), 128)
@@ -110,9 +118,30 @@ def _mlstm(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
     return {name: sizes[name] for name in ("heads", "key_dim", "value_dim")}
 
 
+def _slstm(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
+    """As its paper has it: four heads."""
+    head = given.get("head_dim") or max(1, _inner(op, width) // given.get("heads", 4))
+    return {"heads": max(1, _inner(op, width) // head), "head_dim": head}
+
+
+def _rwkv7(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
+    """As its paper proportions it: heads of 64, and ranks that grow with the root of the width."""
+    head = given.get("key_dim") or _head(op, _inner(op, width), 64)
+    ranks = {"decay_rank": 2.5 * head / 64, "step_rank": 2.5 * head / 64, "gate_rank": 5.0}
+    heads = given.get("heads") or max(1, _inner(op, width) // head)
+    rank = {name: max(32, round(factor * width**0.5 / 32) * 32) for name, factor in ranks.items()}
+    return {"heads": heads, "key_dim": head, "value_dim": head} | rank
+
+
 def _lightning(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
     sizes = _heads_of(op, width, given)
     return {name: sizes[name] for name in ("heads", "head_dim")}
+
+
+def _retention(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
+    sizes = _mlstm(op, width, given)
+    key = given.get("key_dim", sizes["key_dim"])
+    return sizes | {"rotary": _rotary(op, key - key % 2)}
 
 
 def _mamba2(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
@@ -142,15 +171,22 @@ def _moe(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
 
 _SIZES: dict[str, Callable[[Any, int, dict[str, Any]], dict[str, Any]]] = {
     "attention": _attention,
+    "differential_attention": _differential_attention,
     "latent_attention": _latent_attention,
     "gated_deltanet": _gated_deltanet,
     "kimi_delta_attention": _kimi_delta_attention,
     "lightning_attention": _lightning,
     "mlstm": _mlstm,
+    "linear_attention": _mlstm,
+    "gated_linear_attention": _mlstm,
+    "retention": _retention,
+    "slstm": _slstm,
+    "rwkv7": _rwkv7,
     "mamba2": _mamba2,
     "mamba": _mamba,
     "rg_lru": lambda op, width, given: {"inner": width, "heads": getattr(op, "heads", 1)},
     "short_convolution": lambda op, width, given: {"kernel": 3},
+    "channel_mix": lambda op, width, given: _feed_forward(op, width, given) | {"activation": "relu2"},
     "glu": _feed_forward,
     "mlp": _feed_forward,
     "moe": _moe,

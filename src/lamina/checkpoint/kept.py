@@ -20,7 +20,7 @@ def keep(
     """Puts the tensors of an entry where its parameters were, byte for byte; False where they must be expanded.
 
     They must be where a plain format is stored, a module needs the values at hand, a matrix would be turned or have
-    other dimensions, a tile of scales cut, or rows taken in turns.
+    other dimensions, a tile of scales cut, rows taken in turns, or one parameter put together of several tensors.
     """
     owners = [(model.get_submodule(path), leaf) for path, _, leaf in (name.rpartition(".") for name in entry.ours)]
     if not all(isinstance(owner, Packable) and leaf in owner.packable for owner, leaf in owners):
@@ -29,7 +29,7 @@ def keep(
     one = forms[0].format if forms else None
     if len(forms) < len(tensors) or any(form.format != one for form in forms):
         return False
-    if entry.turns or entry.folded or entry.ones or entry.without is not None:
+    if entry.turns or entry.folded or entry.ones or entry.without is not None or entry.rows:
         return False
     if entry.interleaved and isinstance(one, Grid) and one.rows > 1:
         return False

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate, count, groupby, pairwise, takewhile
 
 import torch
 from torch import Tensor
@@ -154,7 +155,7 @@ def _plan(shapes: Mapping[str, tuple[int, ...]], file: TensorFile, layout: Layou
     Raises: LaminaError for a parameter that nothing fills.
     """
     plans = [
-        [entry._replace(theirs=tuple(_spell(name, old, new) for name in entry.theirs)) for entry in needed]
+        [part for entry in needed for part in _sharded(_spelled(entry, old, new), file, shapes)]
         for needed in (entries(rules, shapes) for rules in (layout.rules, *layout.others))
         for old, new in (("", ""), *layout.spellings)
     ]
@@ -164,11 +165,48 @@ def _plan(shapes: Mapping[str, tuple[int, ...]], file: TensorFile, layout: Layou
         raise LaminaError(
             f"{file.path}: the tensor {missing[0]!r} is missing{more}; the architecture in its config needs it"
         )
-    return plan
+    return _recut(plan, file)
 
 
-def _spell(name: str, old: str, new: str) -> str:
-    return new + name[len(old) :] if name.startswith(old) else name
+def _recut(plan: Iterable[Entry], file: TensorFile) -> list[Entry]:
+    """Where several tensors hold the rows of one parameter, each as many as the file gives it, if all come to the same.
+
+    The reference cuts the convolution of OLMo Hybrid into equal parts, its publisher into queries, keys and values.
+    """
+    found: list[Entry] = []
+    for (_, several), same in groupby(plan, lambda entry: (entry.ours, entry.rows is not None)):
+        parts = list(same)
+        if several and not (parts[0].transpose or parts[0].folded):
+            ends = [0, *accumulate(sum(file.tensors[entry.theirs[0]].shape[:1]) for entry in parts)]
+            if (ends[0], ends[-1]) == (parts[0].rows or (0,))[:1] + (parts[-1].rows or (0,))[-1:]:
+                parts = [entry._replace(rows=rows) for entry, rows in zip(parts, pairwise(ends), strict=True)]
+        found += parts
+    return found
+
+
+def _spelled(entry: Entry, old: str, new: str) -> Entry:
+    """The entry with names that begin otherwise."""
+    theirs = [new + name[len(old) :] if name.startswith(old) else name for name in (*entry.theirs, entry.shards)]
+    return entry._replace(theirs=tuple(theirs[:-1]), shards=theirs[-1] if entry.shards else "")
+
+
+def _sharded(entry: Entry, file: TensorFile, shapes: Mapping[str, tuple[int, ...]]) -> list[Entry]:
+    """The entry, or one for each of the tensors into which the file cuts its rows.
+
+    Raises: LaminaError if they have more or fewer than the parameter.
+    """
+    if not entry.shards or entry.shards.replace("{shard}", "1") not in file.tensors:
+        return [entry]
+    names = (entry.shards.replace("{shard}", str(i)) for i in count())
+    held = list(takewhile(lambda name: name in file.tensors, names))
+    ends, rows = [0, *accumulate(sum(file.tensors[name].shape[:1]) for name in held)], shapes[entry.ours[0]][0]
+    if ends[-1] != rows:
+        raise LaminaError(
+            f"{file.path}: the {len(held)} tensors {entry.shards!r} have {ends[-1]} rows together, and the "
+            f"architecture in its config needs {rows}"
+        )
+    parts = zip(held, pairwise(ends), strict=True)
+    return [entry._replace(theirs=(name,), rows=rows) for name, rows in parts]
 
 
 def _check_shapes(plan: Iterable[Entry], file: TensorFile, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -205,14 +243,18 @@ def _leftovers(plan: Iterable[Entry], file: TensorFile, layout: Layout, arch: Ar
     return found
 
 
-def _constant(file: TensorFile, name: str, number: float | None) -> str | None:
-    """Why a tensor that holds this number is passed over.
+def _constant(file: TensorFile, name: str, number: float | tuple[int, ...] | None) -> str | None:
+    """Why a tensor that holds this number, or these, is passed over.
 
     Raises: LaminaError if it holds another, up to how bfloat16 rounds.
     """
     if number is None:
         return None
     found = file.tensors[name].read().flatten().tolist()
+    if isinstance(number, tuple):
+        if tuple(found) != number:
+            raise LaminaError(f"{file.path}: the tensor {name!r} holds {found[:3]}, and the config says otherwise")
+        return "follows from the config"
     if any(not math.isclose(value, number, rel_tol=2**-8) for value in found):
         raise LaminaError(f"{file.path}: the tensor {name!r} holds {found[0]:g}; only {number:g} is known")
     return "a constant"
@@ -220,7 +262,7 @@ def _constant(file: TensorFile, name: str, number: float | None) -> str | None:
 
 def _fill(parameters: Mapping[str, Tensor], entry: Entry, expert: int, stored: StoredTensor) -> None:
     """One stored tensor straight into its parameter, or its rows into several."""
-    wholes = [parameters[name].data for name in entry.ours]
+    wholes = [entry.held(parameters[name].data) for name in entry.ours]
     parts = [whole[expert] for whole in wholes] if entry.each_expert else wholes
     if len(parts) == 1:
         stored.copy_to(entry.published(parts[0]))

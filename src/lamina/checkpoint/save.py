@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -52,15 +53,21 @@ def save(model: Model, directory: str | os.PathLike[str], layout: str | None = N
         for expert, name in enumerate(entry.theirs):
             tensors[name] = _Pending(parts, entry, entry.shape(shapes), expert)
     layout_of = family.layout_of(published)
-    fixed = {key: torch.tensor(number, dtype=model.dtype) for key, number in layout_of.constants.items()}
+    fixed = {
+        key: torch.tensor(number, dtype=torch.int64 if isinstance(number, tuple) else model.dtype)
+        for key, number in layout_of.constants.items()
+    }
     fixed |= {key: torch.zeros((), dtype=model.dtype).expand(shape) for key, shape in layout_of.blanks.items()}
     for key, tensor in fixed.items():
         places = range(len(published.blocks)) if "{i}" in key else range(1)
         tensors |= {key.replace("{i}", str(i)): tensor for i in places}
-    config |= model.token_ids.as_config() | {"dtype": str(model.dtype).removeprefix("torch.")}
+    token_ids = model.token_ids
+    if (end := config.get("eos_token_id")) is not None:  # one that the architecture reads
+        token_ids = replace(token_ids, eos=tuple(dict.fromkeys((end, *token_ids.eos))))
+    config |= token_ids.as_config() | {"dtype": str(model.dtype).removeprefix("torch.")}
     with staged_directory(target) as stage:
         (stage / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        if generation := {key: value for key, value in model.token_ids.as_config().items() if value is not None}:
+        if generation := {key: value for key, value in token_ids.as_config().items() if value is not None}:
             (stage / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
         if model.tokenizer is not None:
             model.tokenizer.save(stage)
@@ -80,7 +87,8 @@ class _Pending:
     def read(self) -> Tensor:
         chosen = [(part[self.expert] if self.entry.each_expert else part, change) for part, change in self.parts]
         values = [(part.dense() if isinstance(part, Packed) else part.detach(), change) for part, change in chosen]
-        return self.entry.joined([value if change is None else change(value) for value, change in values])
+        changed = [value if change is None else change(value) for value, change in values]
+        return self.entry.joined([self.entry.held(value) for value in changed])
 
 
 def _published(arch: Architecture, family: str) -> tuple[dict, Architecture]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Any
 
@@ -24,13 +24,22 @@ def families() -> dict[str, Family]:
 
 @functools.cache
 def reader(model_type: str) -> Family | None:
-    """The family that reads a `model_type`; None if there is none.
+    """The family that reads a `model_type`; None if there is none."""
+    return next((family for family in _naming(model_type) if model_type in family.model_types), None)
 
-    Only modules whose text names it are imported: all of them take longer than everything else there is to do.
+
+def _naming(word: str) -> Iterator[Family]:
+    """The families whose module names a word.
+
+    Only those modules are imported: all of them take longer than everything else there is to do.
     """
-    quoted = f'"{model_type}"'
-    named = (name for name, text in _texts().items() if quoted in text)
-    return next((family for name in named for family in _module(name) if model_type in family.model_types), None)
+    return (family for name, text in _texts().items() if f'"{word}"' in text for family in _module(name))
+
+
+@functools.cache
+def _of_class(name: str) -> Family | None:
+    """The family that reads the configs of a class whatever their model_type is."""
+    return next((family for family in _naming(name) if name in family.classes), None)
 
 
 @functools.cache
@@ -65,7 +74,7 @@ def read_config(data: Any, where: str = "config.json", name: str = "") -> Archit
 
 
 def family_of(config: Config) -> Family:
-    """The family whose layout a config is in, by its model_type, or by a key that only that family has.
+    """The family whose layout a config is in: by its class, its model_type, or a key that only that family has.
 
     Raises: LaminaError if there is none.
     """
@@ -73,6 +82,10 @@ def family_of(config: Config) -> Family:
     if kind is None:
         signed = (f.model_types[0] for f in families().values() if f.signature and f.signature in config.data)
         kind = next(signed, None) or config.str("model_type")
+    listed = config.data.get("architectures")
+    for name in listed if isinstance(listed, list) else ():
+        if isinstance(name, str) and (family := _of_class(name)):
+            return family
     if (family := reader(kind) or families().get(kind)) is None:
         raise LaminaError(f"{config.where}: model_type {shown(kind)} is not known; {closest(kind, families())}")
     return family

@@ -5,12 +5,16 @@ Source: the publisher's report on Ling 3.0; arXiv 2510.26692 (the delta rule), 2
 
 from __future__ import annotations
 
+from typing import Any
+
 from lamina.arch import Architecture, Clamp, KimiDeltaAttention, LatentAttention, MoE, RMSNorm
 from lamina.errors import LaminaError
-from lamina.published import latent, rope
+from lamina.published import kimi_delta, latent, rope
 from lamina.published.common import Family, Sizes, decoder, pre_norm
 from lamina.published.config import LATER, Config, shown
-from lamina.published.experts import mixture, respelt, router, sparse_layers
+from lamina.published.experts import limits_of, mixture, respelt, router, sparse_layers
+from lamina.published.rules import EXPERTS, PRE_NORMS, ROUTER, SHARED, Layout, Rule, decoder_rules, later_layers
+from lamina.published.rules import GLU as GLU_RULES
 
 ONLY = {
     "rope_interleave": True,
@@ -93,4 +97,31 @@ def _limited(moe: MoE, routed: float, shared: float) -> MoE:
     return moe.replace(**parts) if parts else moe
 
 
-FAMILIES = (Family("bailing_hybrid", ("bailing_hybrid",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    op, (routed, shared) = kimi_delta.of(arch), limits_of(arch)
+    said = kimi_delta.decoder_keys(arch, "BailingHybridForCausalLM") | {
+        "model_type": "bailing_hybrid",
+        "head_dim": op.key_dim,
+        "short_conv_kernel_size": op.convolution,
+        "layer_types": kimi_delta.keys(arch)["layer_types"],
+        "kda_safe_gate": op.decay_floor is not None,
+    }
+    said |= {"kda_lower_bound": op.decay_floor} if op.decay_floor else {}
+    limited = {"expert_swiglu_limit_list": routed, "share_expert_swiglu_limit_list": shared}
+    return said | (limited if any(routed + shared) else {})
+
+
+BLOCK = (
+    *kimi_delta.rules("attention.", "dense"),
+    *latent.attention_rules("attention."),
+    *PRE_NORMS + GLU_RULES + EXPERTS + ROUTER + SHARED,
+    Rule("mlp.gate.expert_bias", "feed_forward.op.router.correction"),
+)
+
+
+def layout(arch: Architecture) -> Layout:
+    table = Rule("model.word_embeddings.weight", "embedding.table")
+    return Layout((table, *decoder_rules(BLOCK)), skip=later_layers(len(arch.blocks)))
+
+
+FAMILIES = (Family("bailing_hybrid", ("bailing_hybrid",), read, write, layout),)

@@ -11,9 +11,10 @@ from typing import Any
 
 from lamina.arch import Architecture, Attention, Block, Branch, Mamba2, Parallel, RMSNorm
 from lamina.errors import LaminaError
-from lamina.published.common import Family, Sizes, decoder, sizes
+from lamina.published.common import Family, Sizes, common_keys, decoder, factor, glu_of, rope_keys, sizes
 from lamina.published.config import Config
-from lamina.published.recurrent import mamba2
+from lamina.published.recurrent import mamba2, mamba2_keys, mamba2_rules
+from lamina.published.rules import Layout, Rule, decoder_rules, named
 
 
 def _multipliers(c: Config, key: str, count: int) -> list[float]:
@@ -42,7 +43,7 @@ def _attention(c: Config, s: Sizes, read: float) -> Attention:
     bias = c.bool("attention_bias", False)
     if bias and (read, c.float("key_multiplier", 1.0), c.float("attention_out_multiplier", 1.0)) != (1.0, 1.0, 1.0):
         raise LaminaError(f"{c.where}: attention_bias beside multipliers on attention is not known")
-    scale = s.head_dim**-0.5 * read * read * c.float("key_multiplier", 1.0)
+    scale = s.head_dim**-0.5 * (read * read * c.float("key_multiplier", 1.0))
     return s.attention(rotary=s.rotary(c), bias=bias, output_bias=bias, scale=scale)
 
 
@@ -69,4 +70,43 @@ def read(c: Config) -> Architecture:
     )
 
 
-FAMILIES = (Family("falcon_h1", ("falcon_h1",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    """Of multipliers that were folded into one, that one alone."""
+    mixers, feed_forward = arch.blocks[0].branches
+    assert isinstance(mixers.op, Parallel)
+    mamba, attention = mixers.op.ops
+    assert isinstance(mamba, Mamba2)
+    assert isinstance(attention, Attention)
+    assert attention.scale is not None
+    glu = glu_of(arch)
+    return {
+        "model_type": "falcon_h1",
+        **common_keys(arch, "FalconH1ForCausalLM", feed_forward=glu, attention=attention),
+        **rope_keys(arch),
+        **mamba2_keys(mamba, arch.width),
+        "mamba_d_ssm": mamba.inner,
+        "mamba_rms_norm": mamba.norm is not None,
+        "mamba_norm_before_gate": mamba.norm_first,
+        "projectors_bias": mamba.output_bias,
+        "attention_bias": attention.bias,
+        "mlp_bias": glu.bias,
+        "ssm_multipliers": list(mamba.multipliers),
+        "ssm_out_multiplier": mixers.op.multipliers[0],
+        "attention_out_multiplier": mixers.op.multipliers[1],
+        "key_multiplier": factor(attention.scale, attention.head_dim**-0.5),
+        "mlp_multipliers": [glu.gate_multiplier, feed_forward.multiplier],
+        "embedding_multiplier": arch.embedding.scale,
+        "lm_head_multiplier": arch.head.scale,
+    }
+
+
+RULES = (
+    *mamba2_rules(ours="parallel.op.mixer."),
+    *named("self_attn.", "parallel.op.mixer_2.", "q_proj k_proj v_proj o_proj"),
+    *named("feed_forward.", "feed_forward.op.", "gate_proj up_proj down_proj"),
+    Rule("input_layernorm", "parallel.before"),
+    Rule("pre_ff_layernorm", "feed_forward.before"),
+)
+LAYOUT = Layout((Rule("model.final_layernorm", "norm"), *decoder_rules(RULES)))
+
+FAMILIES = (Family("falcon_h1", ("falcon_h1",), read, write, LAYOUT),)

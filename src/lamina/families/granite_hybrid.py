@@ -1,19 +1,21 @@
-"""Granite 4 hybrids and Bamba: Mamba-2 in most blocks, attention in a few; Granite adds experts and multipliers.
+"""Granite 4 hybrids: Mamba-2 in most blocks, attention in a few, experts, and multipliers.
 
 Source: the published configs; arXiv 2405.21060 (Mamba-2), 2203.03466 (the multipliers).
 """
 
 from __future__ import annotations
 
-from lamina.arch import Architecture, MoE, RMSNorm
-from lamina.arch.base import Op
-from lamina.published import rope
-from lamina.published.common import Family, Sizes, decoder, pre_norm, sizes
-from lamina.published.config import Config
-from lamina.published.experts import router
-from lamina.published.recurrent import kinds, mamba2
+from typing import Any
 
-MAMBA, ATTENTION = "linear_attention", "full_attention"
+from lamina.arch import Architecture, Attention, MoE, RMSNorm
+from lamina.arch.base import Op
+from lamina.published.common import Family, Sizes, decoder, glu_of, pre_norm, rounded, sizes
+from lamina.published.config import Config
+from lamina.published.experts import joined_rules, router, router_keys
+from lamina.published.hybrids import ATTENTION, MAMBA, hybrid_keys, hybrid_kinds, hybrid_mixers
+from lamina.published.recurrent import kinds, mamba2
+from lamina.published.rules import PRE_NORMS, Layout, Rule, decoder_rules
+
 KINDS = {"mamba": MAMBA, MAMBA: MAMBA, "attention": ATTENTION, ATTENTION: ATTENTION}
 
 
@@ -26,7 +28,7 @@ def _feed_forward(c: Config, s: Sizes) -> Op:
     return MoE(router=router(c, experts=8, active=2), expert=s.glu(), shared=shared)
 
 
-def read_granite(c: Config) -> Architecture:
+def read(c: Config) -> Architecture:
     s = sizes(c)
     norm, bias = RMSNorm(eps=s.eps), c.bool("attention_bias", False)
     c.only("hidden_act", "silu")  # the reference takes it for the short convolution too
@@ -46,28 +48,37 @@ def read_granite(c: Config) -> Architecture:
     return decoder(c, "granitemoehybrid", s, [made[kind] for kind in found], norm, embedding_scale=scale, scale=logits)
 
 
-def read_bamba(c: Config) -> Architecture:
-    """Half of each head is rotated, whatever the config says, as in the reference."""
-    s = sizes(c, eps=1e-5, kv_heads=8, default_context=262144)
-    norm, bias = RMSNorm(eps=s.eps), c.bool("attention_bias", False)
-    c.only("hidden_act", "silu")
-    c.only("attn_rotary_emb", s.head_dim // 2)
-    c.only("partial_rotary_factor", 0.5)
-    c.ignore("training", "z_loss_coefficient")
-    values = rope.parameters(c, 10000.0)
-    values.setdefault("partial_rotary_factor", 0.5)
-    rotary = rope.rotary(c, values, s.head_dim, s.context)
-    glu = s.glu(c.bool("mlp_bias", False))
-    made = {
-        MAMBA: pre_norm(mamba2(c, s.width, s.eps), glu, norm),
-        ATTENTION: pre_norm(s.attention(rotary=rotary, bias=bias, output_bias=bias), glu, norm),
+def write(arch: Architecture) -> dict[str, Any]:
+    moe = next((op for op in arch.ops() if isinstance(op, MoE)), None)
+    shared = glu_of(arch) if moe is None else moe.shared
+    attention = next((op for op in arch.ops() if isinstance(op, Attention)), None)
+    assert shared is not None
+    routed = router_keys(moe.router, "num_local_experts") if moe else {"num_local_experts": 0, "num_experts_per_tok": 0}
+    return {
+        "model_type": "granitemoehybrid",
+        **hybrid_keys(arch, "GraniteMoeHybridForCausalLM", moe.expert if moe else shared),
+        **{key: routed[key] for key in ("num_local_experts", "num_experts_per_tok")},
+        "shared_intermediate_size": shared.inner,
+        "layer_types": hybrid_kinds(arch),
+        "position_embedding_type": "rope" if attention and attention.rotary else "nope",
+        "attention_multiplier": attention.scale if attention else 1.0,
+        "residual_multiplier": arch.blocks[0].branches[0].multiplier,
+        "embedding_multiplier": arch.embedding.scale,
+        "logits_scaling": rounded(1 / arch.head.scale),
     }
-    attended = c.list("attn_layer_indices", [])
-    blocks = [made[ATTENTION if i in attended else MAMBA] for i in range(s.layers)]
-    return decoder(c, "bamba", s, blocks, norm)
 
 
-FAMILIES = (
-    Family("granitemoehybrid", ("granitemoehybrid",), read_granite),
-    Family("bamba", ("bamba",), read_bamba),
+BLOCK = (
+    *PRE_NORMS,
+    *joined_rules("block_sparse_moe", "feed_forward.op.experts", stacked=True),
+    *joined_rules("shared_mlp", "feed_forward.op.shared"),
+    *joined_rules("shared_mlp", "feed_forward.op"),  # where there are no experts
+    Rule("block_sparse_moe.router.layer", "feed_forward.op.router.gate"),
 )
+
+
+def layout(arch: Architecture) -> Layout:
+    return Layout(decoder_rules((*hybrid_mixers(arch), *BLOCK)))
+
+
+FAMILIES = (Family("granitemoehybrid", ("granitemoehybrid",), read, write, layout),)

@@ -21,7 +21,7 @@ from lamina.published.common import (
     sizes,
 )
 from lamina.published.config import Config
-from lamina.published.experts import mixture, moe_of, router, router_keys
+from lamina.published.experts import joined_rules, mixture, moe_of, router, router_keys
 from lamina.published.rules import ATTENTION, PRE_NORMS, Layout, Rule, decoder_rules
 
 
@@ -68,17 +68,10 @@ def write_shared(arch: Architecture) -> dict[str, Any]:
     return {"model_type": "granitemoeshared", **keys, "shared_intermediate_size": shared.inner if shared else 0}
 
 
-def _stacked(theirs: str, ours: str, stacked: bool = False) -> tuple[Rule, ...]:
-    """A feed-forward whose gate and up are one matrix."""
-    both = (f"{ours}.{p}_proj.weight" for p in ("gate", "up"))
-    down = Rule(f"{theirs}.output_linear.weight", f"{ours}.down_proj.weight", stacked=stacked)
-    return Rule(f"{theirs}.input_linear.weight", *both, stacked=stacked), down
-
-
 BLOCK = (
     *(ATTENTION + PRE_NORMS),
-    *_stacked("block_sparse_moe", "feed_forward.op.experts", stacked=True),
-    *_stacked("shared_mlp", "feed_forward.op.shared"),
+    *joined_rules("block_sparse_moe", "feed_forward.op.experts", stacked=True),
+    *joined_rules("shared_mlp", "feed_forward.op.shared"),
     Rule("block_sparse_moe.router.layer", "feed_forward.op.router.gate"),
 )
 LAYOUT = Layout(decoder_rules(BLOCK))

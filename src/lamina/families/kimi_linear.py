@@ -5,16 +5,26 @@ Source: arXiv 2510.26692, 2607.24653.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
-from lamina.arch import Architecture, AttentionResiduals, KimiDeltaAttention, LatentAttention, RMSNorm, Squash
-from lamina.errors import LaminaError
-from lamina.published import latent
+from lamina.arch import Architecture, AttentionResiduals, LatentAttention, RMSNorm, Squash
+from lamina.published import kimi_delta, latent
 from lamina.published.common import Family, Sizes, decoder, pre_norm, text_part
 from lamina.published.config import Config
-from lamina.published.experts import mixture, respelt, router, sparse_layers
-
-KINDS = ("full_attention", "linear_attention")
+from lamina.published.experts import dense_of, mixture, moe_of, respelt, router, sparse_layers
+from lamina.published.rules import (
+    BLOCK_SPARSE,
+    MULTIMODAL,
+    PRE_NORMS,
+    Layout,
+    Rule,
+    decoder_rules,
+    later_layers,
+    named,
+    shared_rules,
+)
+from lamina.published.rules import GLU as GLU_RULES
 
 
 def read(c: Config) -> Architecture:
@@ -26,7 +36,7 @@ def read(c: Config) -> Architecture:
     gate = router(c, 256, 8, "sigmoid", scale=2.446, correction=True)
     c.only("use_grouped_topk", True)
     moe = mixture(c, s, gate, 1024, shared=1, expert=dense, **_latent_experts(c, s))
-    linear, kinds = _linear(c, s)
+    linear, kinds = kimi_delta.read(c, s)
     mixers = {"linear_attention": linear, "full_attention": _full(c, s)}
     layers = list(zip(kinds, sparse_layers(c, s.layers, 1), strict=True))
     norm = RMSNorm(eps=s.eps)
@@ -58,36 +68,41 @@ def _full(c: Config, s: Sizes) -> LatentAttention:
     return latent.attention(c, s, query_latent=None, gate=gate)
 
 
-def _linear(c: Config, s: Sizes) -> tuple[KimiDeltaAttention, list[str]]:
-    """The linear layers, and which kind each layer is; published in an object of their own, or beside the rest."""
-    own = c.sub("linear_attn_config") if "linear_attn_config" in c else Config({}, c.where)
-    dim = own.count("head_dim", c.count("linear_head_dim", 128))
-    op = KimiDeltaAttention(
-        heads=own.count("num_heads", c.count("linear_num_heads", 32)),
-        key_dim=dim,
-        value_dim=dim,
-        convolution=own.count("short_conv_kernel_size", c.count("linear_conv_kernel_dim", 4)),
-        decay_rank=dim,
-        gate_rank=None if own.bool("use_full_rank_gate", False) else dim,
-        decay_floor=own.float("gate_lower_bound", None),
-        norm=RMSNorm(eps=s.eps),
+def write(arch: Architecture) -> dict[str, Any]:
+    op, moe, squash = latent.attention_of(arch), moe_of(arch), dense_of(arch).squash
+    said = kimi_delta.decoder_keys(arch, "KimiLinearForCausalLM")
+    del said["rope_parameters"]
+    said |= {"model_type": "kimi_linear", "mla_use_nope": True, "mla_use_output_gate": op.gate is not None}
+    said |= {"linear_attn_config": kimi_delta.own_keys(arch)}
+    if squash:
+        said |= {"hidden_act": "situ", "activation_situ_beta": squash.gate, "activation_situ_linear_beta": squash.up}
+    if moe.latent:
+        said |= {"routed_expert_hidden_size": moe.latent, "latent_moe_use_norm": moe.latent_norm is not None}
+    stream = arch.stream
+    return said | ({"attn_res_block_size": stream.blocks} if isinstance(stream, AttentionResiduals) else {})
+
+
+RESIDUALS = (("self_attention_res_", "mixer.stream."), ("mlp_res_", "feed_forward.stream."))
+LATENT = named(
+    "block_sparse_moe.routed_expert_", "feed_forward.op.", "down_proj:latent_down up_proj:latent_up norm:latent_norm"
+)
+CORRECTION = Rule("block_sparse_moe.gate.e_score_correction_bias", "feed_forward.op.router.correction")
+EXPERTS = (CORRECTION, *BLOCK_SPARSE) + shared_rules("block_sparse_moe.shared_experts") + LATENT
+
+
+def layout(arch: Architecture) -> Layout:
+    """Kimi K3's rates are a vector; the reference writes dense layers under the name of those with experts."""
+    delta = kimi_delta.rules(ones=() if kimi_delta.of(arch).decay_floor else (0, 1, 3))
+    scores = (named(theirs, ours, "norm proj:score") for theirs, ours in RESIDUALS)
+    block = (*delta, *latent.attention_rules(), *PRE_NORMS, *EXPERTS, *chain(*scores))
+    last = named("model.output_attn_res_", "joining.", "norm proj:score")
+    dense, other = (
+        GLU_RULES,
+        tuple(Rule(rule.theirs.replace("mlp", "block_sparse_moe"), *rule.ours) for rule in GLU_RULES),
     )
-    kinds = _kinds(c, own.list("full_attn_layers", []), own.list("kda_layers", []), s.layers)
-    own.finish()
-    return op, kinds
+    usual, others = ((*decoder_rules(block + glu), *last) for glu in (dense, other))
+    skip = later_layers(len(arch.blocks)) | {r"(vision_tower|mm_projector)\..*": "the image encoder is not read"}
+    return Layout(usual, spellings=MULTIMODAL, skip=skip, others=(others,))
 
 
-def _kinds(c: Config, full: list[int], linear: list[int], layers: int) -> list[str]:
-    """The kind of each layer; published layers count from one. Raises: LaminaError if what says so disagrees."""
-    usual = ["full_attention" if i and i % 4 == 0 else "linear_attention" for i in range(layers)]
-    if full or linear:
-        if sorted(full + linear) != list(range(1, layers + 1)):
-            raise LaminaError(f"{c.where}: full_attn_layers and kda_layers must hold each of 1 to {layers} once")
-        usual = ["full_attention" if i + 1 in full else "linear_attention" for i in range(layers)]
-    kinds = c.layer_types(layers, usual, KINDS)
-    if (full or linear) and kinds != usual:
-        raise LaminaError(f"{c.where}: layer_types and linear_attn_config disagree on which layers are linear")
-    return kinds
-
-
-FAMILIES = (Family("kimi_linear", ("kimi_linear", "kimi_k3"), read),)
+FAMILIES = (Family("kimi_linear", ("kimi_linear", "kimi_k3"), read, write, layout),)

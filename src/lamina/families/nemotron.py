@@ -7,11 +7,12 @@ Source: arXiv 2504.03624 (Nemotron-H), 2512.20856 (Nemotron 3).
 
 from __future__ import annotations
 
-from lamina.arch import MLP, Architecture, Block, Branch, Mamba2, MoE, RMSNorm
+from lamina.arch import MLP, Architecture, Block, Branch, Mamba2, MoE, Prediction, RMSNorm
 from lamina.arch.base import Op
 from lamina.errors import LaminaError
+from lamina.published import nemotron
 from lamina.published.common import Family, Sizes, decoder, sizes
-from lamina.published.config import LATER, Config
+from lamina.published.config import Config
 from lamina.published.experts import router
 from lamina.published.recurrent import ignore_running, kinds
 
@@ -28,6 +29,15 @@ def _kinds(c: Config) -> list[str]:
     if "hybrid_override_pattern" in c and found != [LETTERS.get(letter) for letter in lettered]:
         raise LaminaError(f"{c.where}: layers_block_type and hybrid_override_pattern disagree")
     return found
+
+
+def _predicting(c: Config) -> tuple[int, list[str]]:
+    """How many tokens after the next have a head, and what each block of a head is."""
+    heads = c.count("num_nextn_predict_layers", 0, least=0, most=64)
+    lettered, key = list(c.str("mtp_hybrid_override_pattern", "*E")), "mtp_layers_block_type"
+    listed = c.list(key, None) or lettered
+    found = kinds(c, key if key in c else "mtp_hybrid_override_pattern", listed, len(listed), LETTERS | NAMES)
+    return heads, found
 
 
 def _mamba(c: Config, eps: float) -> Mamba2:
@@ -80,8 +90,7 @@ def read(c: Config) -> Architecture:
     c.only("attention_bias", False)
     c.only("sliding_window", None)
     c.ignore("attention has no positions", "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor")
-    c.ignore(LATER, "num_nextn_predict_layers", "mtp_layers_block_type")
-    c.ignore(LATER, "mtp_hybrid_override_pattern")
+    heads, later = _predicting(c)
     made: dict[str, Op] = {
         "mamba": _mamba(c, s.eps),
         "attention": s.attention(),
@@ -90,8 +99,11 @@ def read(c: Config) -> Architecture:
     }
     ignore_running(c)
     norm = RMSNorm(eps=s.eps)
-    blocks = {kind: Block(branches=(Branch(op=op, before=norm),)) for kind, op in made.items()}
-    return decoder(c, "nemotron_h", s, [blocks[kind] for kind in found], norm)
+    branches = {kind: Branch(op=op, before=norm) for kind, op in made.items()}
+    blocks = {kind: Block(branches=(branch,)) for kind, branch in branches.items()}
+    arch = decoder(c, "nemotron_h", s, [blocks[kind] for kind in found], norm)
+    head = Block(branches=tuple(branches[kind] for kind in later))
+    return arch.replace(prediction=Prediction(blocks=(head,) * heads, norm=norm)) if heads else arch
 
 
-FAMILIES = (Family("nemotron_h", ("nemotron_h",), read),)
+FAMILIES = (Family("nemotron_h", ("nemotron_h",), read, nemotron.write, nemotron.layout),)

@@ -9,9 +9,12 @@ from typing import Any
 
 from lamina.arch import Architecture, Block, Branch, QKNorm, RMSNorm, Rotary
 from lamina.published import rope
-from lamina.published.common import Family, Sizes, alternating, decoder, pre_norm, sizes
+from lamina.published.common import Family, Sizes, alternating, decoder, glu_of, pre_norm, sizes
 from lamina.published.config import Config
+from lamina.published.delta_net import FULL, LINEAR, SEPARATE, keys, mixers, parts
 from lamina.published.recurrent import delta_net
+from lamina.published.rules import AFTER_NORMS, ATTENTION, QK_NORMS, Layout, Rule, decoder_rules
+from lamina.published.rules import GLU as GLU_RULES
 
 GATED_NORM_EPS = 1e-5
 """Of the norm within Gated DeltaNet, which no key says."""
@@ -44,13 +47,35 @@ def read(c: Config) -> Architecture:
     c.ignore("initialisation", "linear_dt_init_floor")
     attention = s.attention(rotary=_rotary(c, s), bias=bias, output_bias=bias, qk_norm=QKNorm(norm=norm, over="width"))
     made = {
-        "linear_attention": pre_norm(net, s.glu(), norm),
-        "full_attention": Block(branches=(Branch(op=attention, after=norm), Branch(op=s.glu(), after=norm))),
+        LINEAR: pre_norm(net, s.glu(), norm),
+        FULL: Block(branches=(Branch(op=attention, after=norm), Branch(op=s.glu(), after=norm))),
     }
-    usual = ["linear_attention" if kind == "sliding_attention" else kind for kind in alternating(s.layers, 4, 3)]
-    if "full_attention" not in usual:
-        usual[-1] = "full_attention"
+    usual = [LINEAR if kind == "sliding_attention" else kind for kind in alternating(s.layers, 4, 3)]
+    if FULL not in usual:
+        usual[-1] = FULL
     return decoder(c, "olmo_hybrid", s, [made[kind] for kind in c.layer_types(s.layers, usual, made)], norm)
 
 
-FAMILIES = (Family("olmo_hybrid", ("olmo_hybrid",), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    net, attention = parts(arch)
+    own = {} if attention.rotary else {"rope_parameters": {"rope_theta": None, "rope_type": "default"}}
+    return {
+        "model_type": "olmo_hybrid",
+        **keys(arch, "OlmoHybridForCausalLM", glu_of(arch)),
+        **own,
+        "attention_bias": attention.bias,
+        "linear_allow_neg_eigval": net.negative_eigenvalues,
+    }
+
+
+BEFORE = (Rule("attention_layer_norm", "mixer.before"), Rule("feedforward_layer_norm", "feed_forward.before"))
+RENAMED = (Rule("feedforward_layer_norm", "mixer.after"), AFTER_NORMS[1])
+
+
+def layout(arch: Architecture) -> Layout:
+    """The reference saves one norm of the blocks with attention under a name that is published of the other blocks."""
+    block = (*mixers(arch, (*SEPARATE, *BEFORE), ATTENTION + QK_NORMS), *GLU_RULES)
+    return Layout(decoder_rules(block + RENAMED), others=(decoder_rules(block + AFTER_NORMS),))
+
+
+FAMILIES = (Family("olmo_hybrid", ("olmo_hybrid",), read, write, layout),)

@@ -5,28 +5,23 @@ Source: the published config; the reference.
 
 from __future__ import annotations
 
-from lamina.arch import (
-    Architecture,
-    Attention,
-    Block,
-    Branch,
-    GatedStreams,
-    NgramMemory,
-    PooledIndexer,
-    QKNorm,
-    RMSNorm,
-)
+from typing import Any
+
+from lamina.arch import Architecture, Attention, Block, Branch, GatedStreams, PooledIndexer, QKNorm, RMSNorm
 from lamina.arch.base import Op
 from lamina.errors import LaminaError
-from lamina.families.qwen_next import experts
-from lamina.published import rope, vision
+from lamina.published import delta_net as net
+from lamina.published import ngram_memory, rope, vision
 from lamina.published.common import Family, Sizes, decoder, sizes
 from lamina.published.config import LATER, Config
+from lamina.published.delta_net import LINEAR, OURS
 from lamina.published.encoders import split
-from lamina.published.experts import router
+from lamina.published.experts import moe_of, router
 from lamina.published.recurrent import delta_net, ignore_running, kinds
+from lamina.published.rules import MULTIMODAL, Layout, Rule, decoder_rules, named
+from lamina.published.shared_expert import MIXTURE, experts, experts_keys
 
-LINEAR, INDEXED = "linear_attention", "indexed_attention"
+INDEXED = "indexed_attention"
 KINDS = {LINEAR: LINEAR, INDEXED: INDEXED, "full_attention": INDEXED, "qwen_sparse_attention": INDEXED}
 
 
@@ -50,32 +45,6 @@ def _attention(c: Config, s: Sizes, norm: RMSNorm) -> Attention:
     return s.attention(rotary=rotary, qk_norm=QKNorm(norm=norm), gate="elementwise", blocks=indexer)
 
 
-def _memory(c: Config, s: Sizes, norm: RMSNorm, found: list[str]) -> NgramMemory | None:
-    """Layers are counted from one in `ple_layer_ids`."""
-    layers = sorted(set(c.list("ple_layer_ids", [])))
-    if wrong := [i for i in layers if not isinstance(i, int) or not 1 <= i <= s.layers or found[i - 1] != LINEAR]:
-        raise LaminaError(f"{c.where}: ple_layer_ids holds {wrong[0]!r}, which is no layer of linear_attention")
-    end = c.data.get("eos_token_id")
-    end = end[0] if isinstance(end, list) and end else end
-    if layers and not isinstance(end, int):
-        raise LaminaError(f"{c.where}: ple_layer_ids needs an eos_token_id")
-    c.ignore("storage", "split_ngram_parts", "ple_embedding_dtype")
-    c.ignore("follows from ple_layer_ids", "number_of_conv_states")
-    memory = NgramMemory(
-        blocks=tuple(i - 1 for i in layers),
-        width=c.count("ple_embed_dim", s.width),
-        longest=c.count("ngram_size", 3, most=64, least=2),
-        tables=c.count("heads_per_ngram", 8, most=1 << 10),
-        rows=c.count("ngram_vocab_size_base", 20_000_000, most=1 << 28),
-        multiple=c.count("make_ngram_vocab_size_divisible_by", 128),
-        kernel=c.count("ple_conv_kernel_size", 4, most=1 << 16),
-        seed=c.int("seed", 1234),
-        end=end if layers else 0,
-        norm=norm,
-    )
-    return memory if layers else None
-
-
 def read(c: Config) -> Architecture:
     """No norm stands before a branch or at the end: reading the streams normalises them."""
     c, encoders = split(c, vision.qwen3)
@@ -94,7 +63,7 @@ def read(c: Config) -> Architecture:
         count=c.count("hc_count", 4, most=1 << 10, least=2),
         rank=c.count("hc_lowrank", 320, most=1 << 20),
         norm=norm,
-        memory=_memory(c, s, norm, found),
+        memory=ngram_memory.memory(c, s, norm, (i for i, kind in enumerate(found) if kind == LINEAR)),
     )
     ignore_running(c)
     c.ignore(LATER, *(key for key in c.data if key.startswith("mtp")))
@@ -104,4 +73,45 @@ def read(c: Config) -> Architecture:
     return arch.replace(norm=None, stream=stream, encoders=encoders)
 
 
-FAMILIES = (Family("qwen4_exp", ("qwen4_exp_text", "qwen4_exp"), read),)
+def write(arch: Architecture) -> dict[str, Any]:
+    stream, (linear, attention) = arch.stream, net.parts(arch)
+    indexer = attention.blocks
+    assert isinstance(stream, GatedStreams)
+    assert isinstance(indexer, PooledIndexer)
+    return {
+        "model_type": "qwen4_exp_text",
+        **net.keys(arch, "Qwen4ExpForCausalLM", moe_of(arch).expert),
+        **experts_keys(arch, "norm_topk_prob"),
+        **ngram_memory.keys(stream.memory),
+        "rms_norm_eps": linear.norm.eps,
+        "layer_types": [LINEAR if kind == LINEAR else INDEXED for kind in net.kinds(arch)],
+        "output_gate_type": linear.gate,
+        "hc_count": stream.count,
+        "hc_lowrank": stream.rank,
+        "indexer_n_heads": indexer.heads,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": indexer.head_dim,
+        "indexer_budget": indexer.top_k * indexer.pool,
+        "indexer_compress_ratio": indexer.pool,
+    }
+
+
+READING = "hc_norm:norm input_mix_weight_down:down_proj input_mix_weight_up:up_proj"
+STREAMS = (
+    *named("attn_hyper_connection.", "mixer.stream.", READING + " block_inject_weight:write"),
+    *named("mlp_hyper_connection.", "feed_forward.stream.", READING + " block_inject_weight:write"),
+)
+INDEXER = (
+    Rule("self_attn.indexer.index_qk_proj.weight", *(f"{OURS}indexer.{p}_proj.weight" for p in "qk")),
+    *named("self_attn.indexer.", OURS + "indexer.", "q_layernorm:q_norm k_layernorm:k_norm"),
+)
+
+
+def layout(arch: Architecture) -> Layout:
+    memory = arch.stream.memory if isinstance(arch.stream, GatedStreams) else None
+    rules = decoder_rules((*net.mixers(arch, net.APART), *INDEXER, *STREAMS, *MIXTURE, *ngram_memory.RULES))
+    rules += named("model.hyper_connection_mixer.", "joining.", READING)
+    return Layout(rules, MULTIMODAL, net.SKIP, ngram_memory.constants(memory, arch.vocab))
+
+
+FAMILIES = (Family("qwen4_exp", ("qwen4_exp_text", "qwen4_exp"), read, write, layout),)

@@ -24,8 +24,9 @@ from lamina.published.common import (
 from lamina.published.config import Config
 from lamina.published.experts import mixture, moe_of, router, router_keys, sparse_blocks, sparse_layers
 from lamina.published.rope import LAYER_TYPES
-from lamina.published.rules import ATTENTION, EXPERTS, PRE_NORMS, QK_NORMS, ROUTER, Layout, Rule, decoder_rules
+from lamina.published.rules import ATTENTION, EXPERTS, PRE_NORMS, QK_NORMS, ROUTER, Layout, decoder_rules
 from lamina.published.rules import GLU as GLU_RULES
+from lamina.published.shared_expert import GATE, SHARED
 
 
 def _window(c: Config) -> int | None:
@@ -104,8 +105,6 @@ def write_qwen3(arch: Architecture) -> dict[str, Any]:
     }
 
 
-SHARED = tuple(Rule(f"mlp.shared_expert.{p}_proj", f"feed_forward.op.shared.{p}_proj") for p in ("gate", "up", "down"))
-GATE = Rule("mlp.shared_expert_gate", "feed_forward.op.shared_gate")
 BLOCK = ATTENTION + GLU_RULES + PRE_NORMS + EXPERTS + ROUTER
 
 FAMILIES = (

@@ -157,7 +157,7 @@ class ModelDrafter:
         new, drafts = self.ids[self.state.lengths[0] :], []
         logits = self.model(torch.tensor([new], device=self.model.device), self.state, last=True)
         stands = list(self.state.lengths)
-        saved = None if self.state.rewinds(count) else self.state.snapshot()
+        saved = None if self.state.rewinds(count) else self.state.snapshot(count)
         while True:
             drafts.append(chooser.draft(logits[0, -1]))
             if len(drafts) == count:
@@ -216,7 +216,7 @@ def speculate(
     while made < limit:
         drafts = drafter.draft(min(count, limit - made - 1), chooser) if made + 1 < limit else []
         ids = torch.tensor([[last, *(draft.id for draft in drafts)]], device=model.device)
-        saved = None if state.rewinds(len(drafts)) else state.snapshot()
+        saved = None if state.rewinds(len(drafts)) else state.snapshot(len(drafts) + 1)
         start = state.lengths[0]
         hidden = model.hidden(ids, state)
         logits, stand = model.logits(hidden)[0], []

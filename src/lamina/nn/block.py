@@ -21,7 +21,7 @@ from lamina.nn.short_filter import ShortFilter
 from lamina.nn.step import Step
 
 reads(value.Block, "branches scaled")
-reads(value.Branch, "op before after joined gate multiplier attended_only residual filter")
+reads(value.Branch, "op before after joined gate multiplier attended_only residual filter aside")
 
 
 def op_module(op: Op, width: int, place: Place) -> nn.Module:
@@ -79,13 +79,14 @@ def landed(x: Tensor, step: Step) -> Tensor:
 
 
 class Branch(nn.Module):
-    """joined(x + multiplier * gate * after(filter(op(before(x))))), with a residual or a stream in place of the sum.
+    """joined(x + multiplier * gate * after(filter(op(before(x + aside(x)))))), or with a residual, or a stream.
 
     Shapes: x [B T D] -> [B T D], or the streams that the model has
     """
 
     def __init__(self, branch: value.Branch, width: int, place: Place, around: nn.Module | None = None) -> None:
         super().__init__()
+        self.aside = op_module(branch.aside, width, place) if branch.aside else None
         self.op = op_module(branch.op, width, place)
         self.filter = ShortFilter(branch.filter, width, width, place) if branch.filter else None
         self.before, self.after = norm(branch.before, width), norm(branch.after, width)
@@ -99,7 +100,11 @@ class Branch(nn.Module):
 
     def given(self, x: Tensor, step: Step, *others: Tensor) -> Tensor:
         """What is added to x; `others` are what the op reads besides."""
-        return self._of(x if self.before is None else self.before(x), step, *others)
+        return self._of(self._read(x, step), step, *others)
+
+    def _read(self, x: Tensor, step: Step) -> Tensor:
+        x = x if self.aside is None else x + self.aside(x, step)
+        return x if self.before is None else self.before(x)
 
     def _of(self, z: Tensor, step: Step, *others: Tensor) -> Tensor:
         y = self.op(z, step, *others)
@@ -117,7 +122,7 @@ class Branch(nn.Module):
         if self.stream is not None:
             read, write, *others = self.stream(x)
             return write(self.given(read, step, *others))
-        z = x if self.before is None else self.before(x)
+        z = self._read(x, step)
         y = self._of(z, step)
         x = x + y if self.residual is None else self.residual(x, y, z)
         if self.joined is None:
@@ -157,7 +162,7 @@ class Block(nn.Module):
 
 def blocks(values: tuple[value.Block, ...], width: int, stream: Streams | None = None, vocab: int = 0) -> nn.ModuleList:
     """The modules of a stack; states are numbered through it."""
-    place, made = Place(vocab), nn.ModuleList()
+    place, made = Place(vocab, len(values)), nn.ModuleList()
     for place.block, block in enumerate(values):
         made.append(Block(block, width, place, stream))
     return made

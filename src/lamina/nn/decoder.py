@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lamina.arch import Architecture
-from lamina.arch.mixers import Attention, CrossAttention, LatentAttention
+from lamina.arch.mixers import CrossAttention
 from lamina.arch.model import Causal, MaskedDiffusion
 from lamina.arch.model import Embedding as EmbeddingValue
 from lamina.arch.model import Head as HeadValue
@@ -22,6 +22,7 @@ from lamina.errors import LaminaError
 from lamina.nn import streams
 from lamina.nn.basic import norm
 from lamina.nn.block import blocks
+from lamina.nn.made import STATE, Made, given
 from lamina.nn.per_layer import PerLayerInputs
 from lamina.nn.prediction import heads
 from lamina.nn.registry import reads
@@ -223,7 +224,8 @@ class Decoder(Model):
         passes = (states(self.blocks, batch, capacity, rewind=rewind, **like) for _ in range(self.arch.loops))
         layers = [layer for each in passes for layer in each]
         ids = torch.zeros(batch, capacity, dtype=torch.int64, device=self.device)
-        return State(batch, capacity, layers, ids if self.arch.depends_on_length else None)
+        made = Made(self.arch, **like, capacity=capacity, rewind=rewind)
+        return State(batch, capacity, layers, ids if self.arch.depends_on_length else None, made)
 
     def forward(
         self,
@@ -267,8 +269,7 @@ class Decoder(Model):
         counts = _lengths(ids, lengths)
         self._check_memory(memory, memory_mask, ids)
         if state is not None:
-            if state.batch != len(ids):
-                raise LaminaError(f"the state holds {state.batch} rows and ids {len(ids)}; they must agree")
+            self._check_state(state, len(ids))
             state.check_room(counts)
             if state.history is not None:
                 if self._stale(state, counts):
@@ -279,7 +280,7 @@ class Decoder(Model):
                     return self._again(ids, state, counts, last)
                 _remember(state, ids, counts)
         step = self._step(ids, state, counts, memory, memory_mask)
-        x = self.embedding(ids, step)
+        x = step.shared["embedded"] = self.embedding(ids, step)
         if self.entering is not None:
             x = self.entering(x)
         for loop in range(self.arch.loops):
@@ -296,6 +297,14 @@ class Decoder(Model):
         if state is not None:
             state.advance(counts)
         return x
+
+    def _check_state(self, state: Any, rows: int) -> None:
+        """Raises: LaminaError for what is no state, or one of another architecture or number of rows."""
+        given(state, State, STATE)
+        if state.made is not None:
+            state.made.check(Made(self.arch, self.dtype, self.device), "the state")
+        if state.batch != rows:
+            raise LaminaError(f"the state holds {state.batch} rows and ids {rows}; they must agree")
 
     def _step(
         self, ids: Tensor, state: State | None, counts: list[int], memory: Tensor | None, mask: Tensor | None
@@ -337,21 +346,22 @@ class Decoder(Model):
 
     def _stale(self, state: State, counts: list[int]) -> bool:
         """Whether the new tokens change the angles under which a row's earlier keys were rotated."""
-        rotaries = {op.rotary for op in self.arch.ops() if isinstance(op, Attention | LatentAttention) and op.rotary}
         return any(
             held and rotary.regime(held) != rotary.regime(held + new)
-            for rotary in rotaries
+            for rotary in self.arch.rotaries()
             for held, new in zip(state.lengths, counts, strict=True)
         )
 
     def _again(self, ids: Tensor, state: State, counts: list[int], last: bool) -> Tensor:
         """Reads each row from its beginning, so that continuing equals reading all at once."""
         assert state.history is not None
+        assert state.made is not None
         starts = state.lengths
         _remember(state, ids, counts)
         totals = [start + new for start, new in zip(starts, counts, strict=True)]
         everything = state.history[:, : max(totals)].clone()
         state.lengths = [0] * state.batch
+        state.layers = self.init_state(state.batch, state.capacity, state.made.rewind).layers
         hidden = self.hidden(everything, state, lengths=torch.tensor(totals), last=last)
         if last:
             return hidden
@@ -362,8 +372,7 @@ class Decoder(Model):
 
 def _frequencies(arch: Architecture) -> nn.ParameterDict | None:
     """What is learned of the frequencies of rotary embeddings; all blocks with as many share it."""
-    turned = (op.rotary for op in arch.different_ops() if isinstance(op, Attention | LatentAttention) and op.rotary)
-    counts = {rotary.dim // 2 for rotary in turned if rotary.learned}
+    counts = {rotary.dim // 2 for rotary in arch.rotaries() if rotary.learned}
     made = {f"scale_{count}": nn.Parameter(torch.empty(count)) for count in sorted(counts)}
     return nn.ParameterDict(made) if made else None
 

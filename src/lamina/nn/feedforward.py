@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lamina.arch.channel_mix import ChannelMix
 from lamina.arch.feedforward import GLU as GLUValue
 from lamina.arch.feedforward import MLP as MLPValue
 from lamina.arch.feedforward import Clamp, Squash
@@ -50,7 +51,7 @@ class XIELU(Starting):
         return torch.where(x > 0, up * x * x, below) + 0.5 * x
 
 
-def activation(value: GLUValue | MLPValue) -> Callable[[Tensor], Tensor]:
+def activation(value: GLUValue | MLPValue | ChannelMix) -> Callable[[Tensor], Tensor]:
     """What a feed-forward does between its projections."""
     return XIELU() if value.activation == "xielu" else ACTIVATIONS[value.activation]
 

@@ -10,13 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lamina.arch.ngram_memory import NgramMemory as NgramMemoryValue
-from lamina.arch.ngram_memory import primes
+from lamina.arch.ngram_memory import factors
 from lamina.nn.basic import Linear, norm
 from lamina.nn.registry import Place, reads
 from lamina.nn.short_filter import Tail, Taps
 from lamina.nn.state import Keeping, Stateful
 from lamina.nn.step import Step
-from lamina.ops.hashing import earlier, factors, hashed
+from lamina.ops.hashing import earlier, hashed
 from lamina.ops.linear import lookup
 from lamina.ops.packed import Packed
 
@@ -58,7 +58,7 @@ class NgramMemory(Stateful):
         super().__init__()
         nth, every = value.blocks.index(place.block), streams * width
         self.value, self.streams, self.slot = value, streams, place.slot()
-        self.sizes = primes(value.rows, (nth + 1) * value.count)[nth * value.count :]
+        self.sizes = value.sizes(nth)
         self.factors = factors(place.vocab, value.longest, nth, value.seed)
         rows = -(-sum(self.sizes) // value.multiple) * value.multiple
         self.table = nn.Parameter(torch.empty(rows, value.width // value.count))

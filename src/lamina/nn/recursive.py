@@ -14,8 +14,9 @@ from lamina.arch.model import DeepSupervision, Recursion, Span, TaskEmbedding
 from lamina.errors import LaminaError
 from lamina.nn.basic import Linear
 from lamina.nn.decoder import Model
+from lamina.nn.made import SNAPSHOT, STATE, Made, given
 from lamina.nn.registry import reads
-from lamina.nn.state import Fresh, row_indices
+from lamina.nn.state import Fresh, Snapshot, row_indices
 from lamina.nn.step import Step
 from lamina.ops.linear import lookup
 
@@ -31,7 +32,8 @@ class Carry:
     Shapes: high, low [B T D] or None before the first step; `halt`, `go_on` [B], the scores of the last step
     """
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, made: Made | None = None) -> None:
+        self.made = made
         self.steps = [0] * batch
         self.high: Tensor | None = None
         self.low: Tensor | None = None
@@ -48,16 +50,15 @@ class Carry:
         return 0 if self.high is None or self.low is None else self.high.nbytes + self.low.nbytes
 
     def snapshot(self) -> Any:
-        return (
-            list(self.steps),
-            self.high,
-            self.low,
-            self.halt,
-            self.go_on,
-        )  # replaced at a step, never written
+        held = self.high, self.low, self.halt, self.go_on  # replaced at a step, never written
+        return Snapshot(list(self.steps), list(held), None, None, self.made)
 
     def restore(self, saved: Any) -> None:
-        steps, *latents = saved
+        """Raises: LaminaError if the snapshot is of another architecture or number of rows."""
+        given(saved, Snapshot, SNAPSHOT)
+        if saved.made is not None and self.made is not None:
+            saved.made.check(self.made, "the snapshot")
+        steps, latents = saved.lengths, saved.layers
         if len(steps) != self.batch:
             raise LaminaError(f"the snapshot holds {len(steps)} rows and the state {self.batch}; they must agree")
         self.steps = list(steps)
@@ -92,7 +93,7 @@ class Recursive(Model):
         """A fresh carry for `batch` rows; its latents take the length of the first input."""
         if type(batch) is not int or batch < 1:
             raise LaminaError(f"batch ({batch}) must be a whole number of at least 1")
-        return Carry(batch)
+        return Carry(batch, Made(self.arch, self.dtype, self.device))
 
     @property
     def _recursion(self) -> Recursion:
@@ -112,6 +113,9 @@ class Recursive(Model):
         """
         self.check_ids(ids)
         carry = self.init_state(len(ids)) if state is None else state
+        given(carry, Carry, STATE)
+        if carry.made is not None:
+            carry.made.check(Made(self.arch, self.dtype, self.device), "the state")
         if carry.batch != len(ids):
             raise LaminaError(f"the state holds {carry.batch} rows and ids {len(ids)}; they must agree")
         x, prefix = self._embed(ids, puzzle)

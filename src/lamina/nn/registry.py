@@ -48,13 +48,15 @@ def reads(value: type[Node], fields: str = "", **allowed: tuple[Any, ...]) -> No
 class Place:
     """Where in a decoder a module stands while it is built.
 
-    Fields: `block` is the number of its block; `vocab` how many tokens there are; `lent` are the states that
-    later blocks read too. States are numbered through the decoder: `slot` takes the next number.
+    Fields: `block` is the number of its block, `blocks` how many there are, `vocab` how many tokens; `lent` are the
+    states that later blocks read too, `transformers` those whose weights they may read, by block. States are numbered
+    through the decoder: `slot` takes the next number.
     """
 
-    def __init__(self, vocab: int = 0) -> None:
-        self.block, self.vocab = 0, vocab
+    def __init__(self, vocab: int = 0, blocks: int = 1) -> None:
+        self.block, self.blocks, self.vocab = 0, blocks, vocab
         self.lent: set[int] = set()
+        self.transformers: dict[int, nn.Module] = {}
         self._slots: list[int] = []  # the block of each
 
     def slot(self) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from lamina.errors import LaminaError
 from lamina.nn.basic import Part
+from lamina.nn.made import SNAPSHOT, Made, given
 from lamina.nn.step import Step
 from lamina.ops.attention import Reach
 
@@ -261,14 +262,28 @@ def row_indices(rows: Sequence[int] | Tensor, batch: int) -> Tensor:
     return found.to(torch.int64)
 
 
+class Snapshot(NamedTuple):
+    """A copy of a state, of the fields that it has; None in the place of layers that need none within `ahead` tokens."""
+
+    lengths: list[int]
+    layers: list[Any]
+    history: Tensor | None
+    memory_mask: Tensor | None
+    made: Made | None
+    ahead: int | None = None
+
+
 class State:
     """All that a decoder remembers of B sequences: how long each is, and the states of its mixers.
 
     Fields: `lengths` tokens held by each row; `capacity` the most a row can hold; `layers` the mixers' states
-    by slot; `history` the tokens themselves, kept only where earlier keys can go stale.
+    by slot; `history` the tokens themselves, kept only where earlier keys can go stale; `made` what it was made for.
     """
 
-    def __init__(self, batch: int, capacity: int, layers: Sequence[Any], history: Tensor | None) -> None:
+    def __init__(
+        self, batch: int, capacity: int, layers: Sequence[Any], history: Tensor | None, made: Made | None = None
+    ) -> None:
+        self.made = made
         self.lengths = [0] * batch
         self.capacity = capacity
         self.layers = list(layers)
@@ -314,28 +329,41 @@ class State:
             raise LaminaError(f"rows of {self.lengths} tokens cannot go back to {list(lengths)}; restore a snapshot")
         self.lengths = list(lengths)
 
-    def snapshot(self) -> Any:
-        """A copy of all that is remembered, which later tokens do not touch."""
+    def snapshot(self, ahead: int | None = None) -> Snapshot:
+        """A copy of all that is remembered, which later tokens do not touch.
+
+        One to go back by at most `ahead` tokens leaves out what such a step loses nothing of: keys and values, which
+        grow with the context, while what recurrences carry does not.
+        """
         longest = max(self.lengths, default=0)
         history = None if self.history is None else self.history.clone()
-        return (
-            list(self.lengths),
-            [layer.snapshot(longest) for layer in self.layers],
-            history,
-            self.memory_mask,
-        )
+        kept = (ahead is not None and layer.spare >= ahead for layer in self.layers)
+        layers = [None if whole else layer.snapshot(longest) for whole, layer in zip(kept, self.layers, strict=True)]
+        return Snapshot(list(self.lengths), layers, history, self.memory_mask, self.made, ahead)
 
-    def restore(self, saved: Any) -> None:
-        """Back to what `snapshot` saw.
+    def restore(self, saved: Snapshot) -> None:
+        """Back to what `snapshot` saw, of this state or of one made alike; it can be restored again.
 
-        Raises: LaminaError if the snapshot is of another number of rows.
+        Raises: LaminaError if the snapshot is of another architecture, precision, device, capacity or number of rows.
         """
-        lengths, layers, history, mask = saved
-        if len(lengths) != self.batch or len(layers) != len(self.layers):
-            raise LaminaError(f"the snapshot holds {len(lengths)} rows and the state {self.batch}; they must agree")
-        self.lengths, self.history, self.memory_mask = list(lengths), history, mask
-        for layer, part in zip(self.layers, layers, strict=True):
-            layer.restore(part)
+        given(saved, Snapshot, SNAPSHOT)
+        if saved.made is not None and self.made is not None:
+            saved.made.check_sizes(self.made, "the snapshot")
+        if len(saved.lengths) != self.batch:
+            raise LaminaError(
+                f"the snapshot holds {len(saved.lengths)} rows and the state {self.batch}; they must agree"
+            )
+        passed = [now - then for now, then in zip(self.lengths, saved.lengths, strict=True)]
+        if saved.ahead is not None and not all(0 <= tokens <= saved.ahead for tokens in passed):
+            raise LaminaError(
+                f"rows of {self.lengths} tokens cannot go back to {saved.lengths}: the snapshot is for steps of at most "
+                f"{saved.ahead} tokens"
+            )
+        self.lengths, self.memory_mask = list(saved.lengths), saved.memory_mask
+        self.history = None if saved.history is None else saved.history.clone()
+        for layer, part in zip(self.layers, saved.layers, strict=True):
+            if part is not None:
+                layer.restore(part)
 
     def select(self, rows: Sequence[int] | Tensor) -> None:
         """Keep these rows, in this order (a row may come more than once)."""

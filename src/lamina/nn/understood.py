@@ -68,8 +68,13 @@ def _at_odds(arch: Architecture) -> Iterator[tuple[str, str]]:
         yield "embedding.positions", "with a recursion"
     if arch.embedding.task and not arch.recursion:
         yield "embedding.task", "without a recursion"
+    later = arch.prediction.blocks if arch.prediction else ()
+    for path, block in (*((f"prediction.blocks[{d}]", block) for d, block in enumerate(later)), *_recursive(arch)):
+        if any(branch.aside for branch in block.branches):
+            yield path, "SharedTransformer, which reads what the embedding gave"
     yield from _beside_streams(arch)
     yield from _indexed(arch)
+    yield from _mixed(arch)
     inputs = arch.embedding.per_layer
     if inputs and arch.recursion:
         yield "embedding.per_layer", "with a recursion"
@@ -89,6 +94,11 @@ def _at_odds(arch: Architecture) -> Iterator[tuple[str, str]]:
                 yield f"blocks[{i}].{name}.qk_norm.over", "width"
 
 
+def _recursive(arch: Architecture) -> Iterator[tuple[str, Block]]:
+    """The blocks of a recursion, by path."""
+    yield from ((f"blocks[{i}]", block) for i, block in enumerate(arch.blocks if arch.recursion else ()))
+
+
 def _indexed(arch: Architecture) -> Iterator[tuple[str, str]]:
     """What chooses the keys of a query: only earlier ones, and a choice that is taken over must have been made."""
     made = False
@@ -104,6 +114,18 @@ def _indexed(arch: Architecture) -> Iterator[tuple[str, str]]:
             made = made or (isinstance(chooses, values.Indexer) and not chooses.shared)
 
 
+def _mixed(arch: Architecture) -> Iterator[tuple[str, str]]:
+    """Values that are mixed with those of an earlier block, which must be there and as wide."""
+    left = 0
+    for i, block in enumerate(arch.blocks):
+        for name, op in ((name, op) for name, branch in block.named_branches().items() for op in _ops(branch)):
+            if not isinstance(op, values.RWKV7):
+                continue
+            if op.value_rank and left != op.heads * op.value_dim:
+                yield f"blocks[{i}].{name}.value_rank", f"{op.value_rank} where no block before leaves as many values"
+            left = left if op.value_rank else op.heads * op.value_dim
+
+
 def _beside_streams(arch: Architecture) -> Iterator[tuple[str, str]]:
     """What stands where a stream says itself how outputs are added; that of AltUp which is computed is a sum."""
     if arch.stream is None:
@@ -115,7 +137,7 @@ def _beside_streams(arch: Architecture) -> Iterator[tuple[str, str]]:
         normed = first is not None and isinstance(first.before, values.RMSNorm) and first.before.weight
         if first is None or not normed or not isinstance(first.op, values.RelativeAttention):
             yield "stream.separate", f"{i}, a block that does not begin with relative attention behind a norm"
-    fields = () if isinstance(arch.stream, values.AltUp) else ("residual", "joined")
+    fields = ("aside",) if isinstance(arch.stream, values.AltUp) else ("residual", "joined", "aside")
     for i, block in enumerate(arch.blocks):
         if block.scaled and isinstance(arch.stream, values.AttentionResiduals):
             yield f"blocks[{i}].scaled", f"beside {arch.stream.kind}"

@@ -10,12 +10,15 @@ Source: arXiv 2412.06464, section 3.3; the chunked form without decay: 2406.0648
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from lamina.arch.measure import CHUNK
 from lamina.ops.chunks import States, finite, matrix_state, over_chunks, real, shared
+from lamina.ops.fla import fused
 
 UNIT = 1e-6
 """What is added to the square of a length before it is divided by."""
@@ -42,6 +45,9 @@ def gated_delta_rule(
     state = matrix_state(q, k, v, state, g, b)
     finite(g)
     g, b = real(lengths, g, b)
+    options: dict[str, Any] = {"scale": k.shape[-1] ** -0.5, "use_qk_l2norm_in_kernel": unit}
+    if (made := fused("gated_delta_rule", q, k, v, g, b, state=state, **options)) is not None:
+        return made
     out, (state,) = over_chunks(_unit_rule if unit else _rule, (state,), (q, k, v, g, b), chunk=chunk)
     return out, state
 
@@ -59,7 +65,7 @@ def gated_delta_rule_reference(
     """The same, a token at a time."""
     state = matrix_state(q, k, v, state, g, b)
     groups, outputs = v.shape[1] // k.shape[1], []
-    q, k = ((_unit(x) if unit else x).repeat_interleave(groups, 1) for x in (q, k))
+    q, k = ((unit_vectors(x) if unit else x).repeat_interleave(groups, 1) for x in (q, k))
     for t in range(v.shape[2]):
         state = g[:, :, t, None, None].exp() * state
         answered = torch.einsum("bhkv,bhk->bhv", state, k[:, :, t])
@@ -69,12 +75,12 @@ def gated_delta_rule_reference(
     return torch.stack(outputs, 2), state
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit_vectors(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + UNIT)
 
 
 def _unit_rule(state: States, q: Tensor, k: Tensor, *rest: Tensor) -> tuple[Tensor, States]:
-    return _rule(state, _unit(q.to(state[0].dtype)), _unit(k.to(state[0].dtype)), *rest)
+    return _rule(state, unit_vectors(q.to(state[0].dtype)), unit_vectors(k.to(state[0].dtype)), *rest)
 
 
 def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor) -> tuple[Tensor, States]:

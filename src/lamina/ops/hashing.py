@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
-
-BITS = (1 << 64) - 1
-
-
-def drawn(seed: int) -> int:
-    """64 bits that look random. Source: doi 10.1145/2660193.2660195, figure 16 (SplitMix64)."""
-    z = (seed + 0x9E3779B97F4A7C15) & BITS
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & BITS
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & BITS
-    return z ^ (z >> 31)
-
-
-@functools.cache
-def factors(vocab: int, longest: int, place: int, seed: int) -> tuple[int, ...]:
-    """What a token is multiplied by at each of the last `longest` places: odd, and no product takes 64 bits.
-
-    Source: the reference of Qwen4-Exp
-    """
-    half = max(1, ((1 << 63) - 1) // max(vocab, 1) // 2)
-    seeds = ((seed + 10007 * place + 0x9E3779B97F4A7C15 * (i + 1)) & BITS for i in range(longest))
-    return tuple(2 * (drawn(one) % half) + 1 for one in seeds)
 
 
 def earlier(tokens: Int[Tensor, "B S"], count: int, end: int) -> Int[Tensor, "B count n"]:

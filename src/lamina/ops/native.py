@@ -24,8 +24,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 PLAIN = (Tensor, torch.nn.Parameter)
-SOURCES = [Path(__file__).with_name(name) for name in ("native.c", "packed.c", "experts.c", "latent.c")]
-HEADERS = [Path(__file__).with_name("dots.h")]
+SOURCES = [
+    Path(__file__).with_name(f"{name}.c")
+    for name in ("native", "packed", "experts", "latent", "selective_scan", "short_convolution")
+]
+HEADERS = [Path(__file__).with_name(name) for name in ("dots.h", "exponential.h")]
 FLAGS = "-O3 -march=native -ffp-contract=fast -fopenmp -shared -fPIC -std=c11"
 _P, _L, _F, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
 SIGNATURES = {
@@ -39,6 +42,8 @@ SIGNATURES = {
     "experts_glu": (*9 * (_P,), *5 * (_L,), _I),
     "attend_all": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _F, _I),
     "attend_latent": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _F, _I),
+    "selective_scan": (*9 * (_P,), *5 * (_L,), _I),
+    "short_convolution": (*6 * (_P,), *6 * (_L,), _I, _I),
 }
 CODES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4",
          "e4m3", "e5m2", "e2m1", "uint4", "uint8", "int8")  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,8 @@ ACTIVATIONS: dict[str, Activation] = {
 class Family:
     """A lineage: its `model_type`s, config -> value, value -> config, and its tensor names.
 
-    `layout` may depend on the value. `signature` names a key by which a config without a model_type is known.
+    `layout` may depend on the value. `signature` names a key by which a config without a model_type is known, `classes`
+    what stands in the `architectures` of configs that are read here though another family has their model_type.
     A family without `write` and `layout` is read, priced, compared and drawn, and not run yet.
     """
 
@@ -54,6 +56,7 @@ class Family:
     write: Callable[[Architecture], dict[str, Any]] | None = None
     layout: Layout | Callable[[Architecture], Layout] | None = None
     signature: str | None = None
+    classes: tuple[str, ...] = ()
 
     def layout_of(self, arch: Architecture) -> Layout:
         """Raises: LaminaError if the family's tensors are not mapped yet."""
@@ -255,4 +258,6 @@ def rounded(value: float) -> float:
 def factor(product: float, by: float) -> float:
     """The number of fewest digits that makes `product` when multiplied by `by`."""
     near = [float(f"{product / by:.{digits}g}") for digits in range(1, 18)]
+    for towards in (math.inf, -math.inf):  # a quotient is rounded too
+        near += [last := math.nextafter(product / by, towards), math.nextafter(last, towards)]
     return next((number for number in near if number * by == product), product / by)

@@ -8,6 +8,7 @@ from lamina.arch import GLU, Architecture, Clamp, MoE, Router
 from lamina.errors import LaminaError
 from lamina.published.common import Sizes
 from lamina.published.config import Config, shown
+from lamina.published.rules import Rule
 
 EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts")
 ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "top_k_experts")
@@ -218,3 +219,10 @@ def dense_of(arch: Architecture) -> GLU:
 def shared_experts(moe: MoE) -> int:
     """How many experts of the routed ones' width the shared feed-forward is."""
     return moe.shared.inner // moe.expert.inner if moe.shared else 0
+
+
+def joined_rules(theirs: str, ours: str, stacked: bool = False) -> tuple[Rule, ...]:
+    """A feed-forward whose gate and up are one matrix."""
+    both = (f"{ours}.{p}_proj.weight" for p in ("gate", "up"))
+    down = Rule(f"{theirs}.output_linear.weight", f"{ours}.down_proj.weight", stacked=stacked)
+    return Rule(f"{theirs}.input_linear.weight", *both, stacked=stacked), down

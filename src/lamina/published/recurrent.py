@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from lamina.arch import GatedDeltaNet, Mamba, Mamba2, RMSNorm
+from lamina.arch import Architecture, Block, Branch, Embedding, GatedDeltaNet, Head, Mamba, Mamba2, RMSNorm
 from lamina.errors import LaminaError
 from lamina.published.config import Config, shown
+from lamina.published.rules import Layout, Rule, named
 
 TRAINING = ("time_step_max", "time_step_floor", "time_step_scale", "time_step_init_scheme", "rescale_prenorm_residual")
 RUNNING = ("chunk_size", "mamba_chunk_size", "use_mambapy", "use_associative_scan", "use_falcon_mambapy")
@@ -102,6 +103,38 @@ def mamba2(c: Config, width: int, eps: float, heads: int = 128, inner: int | Non
     )
 
 
+def limits_written(op: Mamba2) -> list[Any]:
+    """`time_step_limit` as the reference writes it: infinity is no number of JSON."""
+    return [op.step_min, {"__float__": "Infinity"} if op.step_max is None else op.step_max]
+
+
+def mamba2_keys(op: Mamba2, width: int) -> dict[str, Any]:
+    """What `mamba2` reads, written."""
+    return {
+        "mamba_expand": max(1, op.inner // width),
+        "mamba_n_heads": op.heads,
+        "mamba_d_head": op.head_dim,
+        "mamba_n_groups": op.groups,
+        "mamba_d_state": op.state,
+        "mamba_d_conv": op.convolution,
+        "mamba_conv_bias": op.convolution_bias,
+        "mamba_proj_bias": op.bias,
+        "time_step_limit": limits_written(op),
+    }
+
+
+def mamba2_rules(theirs: str = "mamba.", ours: str = "mixer.op.") -> tuple[Rule, ...]:
+    """The tensors of Mamba-2, which every published model names alike."""
+    names = "in_proj conv1d:convolution dt_bias:step_bias A_log:decay_log_rate D:skip norm out_proj:o_proj"
+    return named(theirs, ours, names)
+
+
+def mamba_rules(theirs: str = "mamba.", ours: str = "mixer.op.") -> tuple[Rule, ...]:
+    """The tensors of Mamba, which every published model names alike."""
+    names = "in_proj conv1d:convolution x_proj dt_proj:step_proj A_log:decay_log_rate D:skip out_proj:o_proj"
+    return named(theirs, ours, names)
+
+
 def mamba(c: Config, width: int, key: dict[str, str] = OWN_KEYS, norms: RMSNorm | None = None) -> Mamba:
     """Mamba; `key` says how the config spells it, `norms` is what stands on the bottleneck, B and C."""
     ignore_running(c)
@@ -114,6 +147,48 @@ def mamba(c: Config, width: int, key: dict[str, str] = OWN_KEYS, norms: RMSNorm 
         bias=c.bool(key["bias"], False),
         norms=norms,
     )
+
+
+def backbone(c: Config, family: str, op: Mamba | Mamba2, vocab: int, layers: int, tied: bool) -> Architecture:
+    """A decoder of blocks with one recurrent branch; `vocab`, `layers` and `tied` are for absent keys."""
+    norm = RMSNorm(eps=c.float("layer_norm_epsilon", 1e-5))
+    block = Block(branches=(Branch(op=op, before=norm),))
+    c.only("hidden_act", "silu")
+    c.ignore("initialisation", "time_step_min")
+    c.ignore("vocab_size counts the padding", "pad_vocab_size_multiple")
+    made: dict[str, Any] = {
+        "embedding": Embedding(vocab=c.count("vocab_size", vocab), width=c.count("hidden_size")),
+        "blocks": (block,) * c.count("num_hidden_layers", layers, most=1 << 12),
+        "head": Head(tied=c.bool("tie_word_embeddings", tied)),
+        "context": c.count("max_position_embeddings", None),
+    }
+    c.finish()
+    return Architecture(family=family, norm=norm, **made)
+
+
+def backbone_keys(arch: Architecture, op: Mamba | Mamba2) -> dict[str, Any]:
+    """What both kinds of such decoders say in the same words."""
+    return {
+        "vocab_size": arch.vocab,
+        "hidden_size": arch.width,
+        "num_hidden_layers": len(arch.blocks),
+        "max_position_embeddings": arch.context,
+        "tie_word_embeddings": arch.head.tied,
+        "layer_norm_epsilon": arch.norm.eps if arch.norm else None,
+        "expand": max(1, op.inner // arch.width),
+        "state_size": op.state,
+        "conv_kernel": op.convolution,
+        "use_conv_bias": op.convolution_bias,
+        "use_bias": op.bias,
+    }
+
+
+def backbone_layout(mixer: tuple[Rule, ...]) -> Layout:
+    """The tensors of such a decoder, around those of its mixer."""
+    stem = "backbone.layers.{i}."
+    block = (rule.within(stem + "mixer.", "blocks.{i}.mixer.op.") for rule in mixer)
+    norms = (Rule("backbone.norm_f", "norm"), Rule(stem + "norm", "blocks.{i}.mixer.before"))
+    return Layout((Rule("backbone.embeddings.weight", "embedding.table"), *block, *norms, Rule("lm_head", "head")))
 
 
 def _auto(c: Config, key: str, usual: int) -> int:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamina.published.config import LATER
@@ -24,7 +25,8 @@ class Entry(NamedTuple):
     of dimensions of one that a published tensor has and ours have not. With `turns` the parts come in so many turns, an
     equal share of each in every one; `folded` is how many equal shares of our rows are a dimension of their own, or of
     our columns where it is negative. `without` is the place of a dimension of one that ours have and a published tensor
-    has not.
+    has not. With `rows`, it holds those of one of ours alone, from the first number to before the second. Where a
+    checkpoint may cut the rows into several tensors, `shards` is their name, {shard} standing for the number of each.
     """
 
     theirs: tuple[str, ...]
@@ -37,10 +39,13 @@ class Entry(NamedTuple):
     turns: int = 0
     folded: int = 0
     without: int | None = None
+    rows: tuple[int, int] | None = None
+    shards: str = ""
 
     def shape(self, ours: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
         """The shape of each published tensor, from those of the parameters."""
         parts = [tuple(ours[name]) for name in self.ours]
+        parts = [(self.rows[1] - self.rows[0], *parts[0][1:])] if self.rows else parts
         rows = int(self.stacked)
         whole = (*parts[0][:rows], sum(part[rows] for part in parts), *parts[0][rows + 1 :])
         whole = whole[1:] if self.each_expert else whole
@@ -58,6 +63,10 @@ class Entry(NamedTuple):
     def in_order(self) -> bool:
         """Whether several parts lie one after the other."""
         return not (self.stacked or self.interleaved or self.turns)
+
+    def held(self, ours: Tensor) -> Tensor:
+        """The rows of a parameter that it holds: a view."""
+        return ours[slice(*self.rows)] if self.rows else ours
 
     def published(self, ours: Tensor) -> Tensor:
         """What is ours, laid out as it is published: a view."""
@@ -116,36 +125,41 @@ class Rule:
     `interleaved`; in a tensor that is `stacked`, within each expert. `transpose` says that the published matrix is
     stored [in, out], `ones` that it has dimensions of one at these places. Several of ours may also come in `turns`,
     such as heads, each with its share of every one; with `folded`, our rows (our columns, if it is negative) are
-    published as so many of as many; `without` is the place of a dimension of one that is ours alone.
-    `blocks` limits the rule to those blocks of ours, which the layout counts from zero.
+    published as so many of as many; `without` is the place of a dimension of one that is ours alone. One of ours is
+    published as several tensors, one after the other in its rows, where `theirs` has a `{part}`: `parts` holds what
+    stands for it in each, and the name of a parameter of ours that has as many rows. A `{shard}` says that a
+    checkpoint may cut the rows into as many tensors as it likes, counted from zero; one is written.
+    `blocks` limits the rule to those blocks of ours; those of a range the layout counts from zero.
     """
 
     theirs: str
     ours: tuple[str, ...]
     transpose: bool
-    blocks: range | None
+    blocks: range | frozenset[int] | None
     stacked: bool
     interleaved: bool
     ones: tuple[int, ...]
     turns: int
     folded: int
     without: int | None
+    parts: Mapping[str, str] | None
 
     def __init__(
         self,
         theirs: str,
         *ours: str,
         transpose: bool = False,
-        blocks: range | None = None,
+        blocks: range | frozenset[int] | None = None,
         stacked: bool = False,
         interleaved: bool = False,
         ones: tuple[int, ...] = (),
         turns: int = 0,
         folded: int = 0,
         without: int | None = None,
+        parts: Mapping[str, str] | None = None,
     ) -> None:
         fields = {"theirs": theirs, "ours": ours, "transpose": transpose, "blocks": blocks, "ones": ones}
-        fields |= {"turns": turns, "folded": folded, "without": without}
+        fields |= {"turns": turns, "folded": folded, "without": without, "parts": parts}
         for name, value in (fields | {"stacked": stacked or "{e}" in theirs, "interleaved": interleaved}).items():
             object.__setattr__(self, name, value)
 
@@ -154,21 +168,49 @@ class Rule:
         made = copy(self)
         object.__setattr__(made, "theirs", theirs + self.theirs)
         object.__setattr__(made, "ours", tuple(ours + name for name in self.ours))
+        if self.parts:
+            object.__setattr__(made, "parts", {part: ours + name for part, name in self.parts.items()})
         return made
 
-    def entry(self, match: re.Match[str], experts: int) -> Entry | None:
-        """The tensors that hold a parameter of ours whose name matched, unless it is of another block."""
+    def limited(self, blocks: Iterable[int]) -> Rule:
+        """The same rule for these blocks of ours alone."""
+        made = copy(self)
+        object.__setattr__(made, "blocks", frozenset(blocks))
+        return made
+
+    def entries(self, match: re.Match[str], parameters: Mapping[str, Sequence[int]]) -> list[Entry]:
+        """The tensors that hold a parameter of ours whose name matched; none if it is of another block.
+
+        Raises: KeyError if several of them have other rows together than the parameter has.
+        """
+        shape = parameters[match.string]
+        entry = self._entry(match, shape[0] if shape else 0)
+        if entry is None or not self.parts:
+            return [entry] if entry else []
+        index = match.groupdict().get("i") or ""
+        sizes = [parameters[f"{name.replace('{i}', index)}.weight"][0] for name in self.parts.values()]
+        ends = [0, *accumulate(sizes)]
+        if ends[-1] != shape[0]:
+            raise KeyError(f"the rule of {self.theirs} covers {ends[-1]} of the {shape[0]} rows of {match.string}")
+        return [
+            entry._replace(theirs=(entry.theirs[0].replace("{part}", part),), rows=rows)
+            for part, rows in zip(self.parts, pairwise(ends), strict=True)
+        ]
+
+    def _entry(self, match: re.Match[str], experts: int) -> Entry | None:
         index, suffix = match.groupdict().get("i"), match["suffix"]
         if self.blocks is not None and int(index or 0) not in self.blocks:
             return None
         whole = match.groupdict().get("any") or ""
-        counted = str(int(index or 0) - (self.blocks.start if self.blocks else 0))
+        counted = str(int(index or 0) - (self.blocks.start if isinstance(self.blocks, range) else 0))
         theirs = self.theirs.replace("{i}", counted).replace("{any}", whole) + suffix
         each = tuple(theirs.replace("{e}", str(e)) for e in range(experts)) if "{e}" in theirs else (theirs,)
         ours = tuple(name.replace("{i}", index or "").replace("{any}", whole) + suffix for name in self.ours)
         turned = self.transpose and suffix != ".bias"
         shape = self.ones, self.turns, self.folded, self.without
-        return Entry(each, ours, turned, self.stacked, self.interleaved, "{e}" in theirs, *shape)
+        shards = theirs if "{shard}" in theirs else ""
+        each = tuple(name.replace("{shard}", "0") for name in each)
+        return Entry(each, ours, turned, self.stacked, self.interleaved, "{e}" in theirs, *shape, shards=shards)
 
 
 @dataclass(frozen=True)
@@ -178,7 +220,7 @@ class Layout:
     `spellings` are other ways in which checkpoints begin the same names, as (usual beginning, other beginning):
     ("", "language_model.") for the text part of a multimodal one. `skip` lists patterns of tensors that are
     not part of the architecture, each with the reason. `constants` are numbers that every checkpoint holds, in each
-    block if a name has {i}; they are the same everywhere, which loading checks. `blanks` are
+    block if a name has {i}; they are the same everywhere, which loading checks. Several are whole ones. `blanks` are
     shapes of tensors that the reference has and nothing reads: they are skipped, and written as zeros. `others` are
     rules of checkpoints that hold the same in other tensors; they are read, and not written.
     """
@@ -186,14 +228,15 @@ class Layout:
     rules: tuple[Rule, ...]
     spellings: tuple[tuple[str, str], ...] = (("model.", ""),)
     skip: Mapping[str, str] = field(default_factory=dict)
-    constants: Mapping[str, float] = field(default_factory=dict)
+    constants: Mapping[str, float | tuple[int, ...]] = field(default_factory=dict)
     blanks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     others: tuple[tuple[Rule, ...], ...] = ()
 
-    def constant(self, name: str) -> float | None:
+    def constant(self, name: str) -> float | tuple[int, ...] | None:
         """What a tensor of this name holds in every checkpoint, if it is such a one."""
-        patterns = ((re.escape(key).replace(r"\{i\}", r"\d+"), number) for key, number in self.constants.items())
-        return next((number for pattern, number in patterns if re.fullmatch(pattern, name)), None)
+        patterns = [(re.escape(key).replace(r"\{i\}", r"\d+"), number) for key, number in self.constants.items()]
+        names = [name, *(old + name[len(new) :] for old, new in self.spellings if name.startswith(new))]
+        return next((number for pattern, number in patterns for n in names if re.fullmatch(pattern, n)), None)
 
     def reason_to_skip(self, name: str) -> str | None:
         return next((reason for pattern, reason in self.skip.items() if re.fullmatch(pattern, name)), None)
@@ -212,24 +255,26 @@ def entries(rules: Iterable[Rule], parameters: Mapping[str, Sequence[int]]) -> l
     compiled = [(rule, _pattern(rule.ours[0])) for rule in rules]
     found: list[Entry] = []
     covered: set[str] = set()
-    for name, shape in parameters.items():
+    for name in parameters:
         for rule, pattern in compiled:
-            if (match := pattern.fullmatch(name)) and (entry := rule.entry(match, shape[0] if shape else 0)):
-                found.append(entry)
-                covered.update(entry.ours)
+            if (match := pattern.fullmatch(name)) and (those := rule.entries(match, parameters)):
+                found += those
+                covered.update(those[0].ours)
                 break
     if missing := [name for name in parameters if name not in covered]:
         raise KeyError(f"no rule covers the parameter {missing[0]}")
     return found
 
 
-def decoder_rules(block: Iterable[Rule], root: str = "model.", stem: str = "layers.{i}.") -> tuple[Rule, ...]:
-    """The rules of a decoder in the common Llama dialect, around those of one block."""
+def decoder_rules(
+    block: Iterable[Rule], root: str = "model.", stem: str = "layers.{i}.", norm: str = "norm"
+) -> tuple[Rule, ...]:
+    """The rules of a decoder in the common Llama dialect, around those of one block; `norm` is the last one's name."""
     inside = (rule.within(root + stem, "blocks.{i}.") for rule in block)
     return (
         Rule(root + "embed_tokens.weight", "embedding.table"),
         *inside,
-        Rule(root + "norm", "norm"),
+        Rule(root + norm, "norm"),
         Rule("lm_head", "head"),
     )
 

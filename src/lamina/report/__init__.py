@@ -5,3 +5,4 @@ Mechanisms and encoders register their words with `words` by being imported, whi
 
 from lamina.report import encoders as encoders
 from lamina.report import mechanisms as mechanisms
+from lamina.report import shared as shared

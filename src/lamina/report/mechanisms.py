@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from lamina.arch.channel_mix import ChannelMix
 from lamina.arch.mixers import (
     MLSTM,
     RGLRU,
+    RWKV7,
+    SLSTM,
     BlockIndexer,
     CompressedAttention,
     CompressedConvolutionalAttention,
+    DifferentialAttention,
     GatedDeltaNet,
+    GatedLinearAttention,
     Indexer,
     KimiDeltaAttention,
     LatentAttention,
     LightningAttention,
+    LinearAttention,
     Mamba,
     Mamba2,
     PooledIndexer,
     RelativeAttention,
+    Retention,
     ShortConvolution,
 )
 from lamina.arch.moe import MoE, Router
@@ -29,17 +36,24 @@ SCORES = {"softmax": "softmax", "sigmoid": "sigmoid", "sqrt_softplus": "sqrt(sof
 for kind, name in (
     (CompressedAttention, "compressed attention"),
     (CompressedConvolutionalAttention, "CCA"),
+    (DifferentialAttention, "differential attention"),
     (GatedDeltaNet, "Gated DeltaNet"),
+    (GatedLinearAttention, "gated linear attention"),
     (KimiDeltaAttention, "Kimi Delta Attention"),
     (LatentAttention, "MLA"),
     (LightningAttention, "lightning attention"),
+    (LinearAttention, "linear attention"),
     (MLSTM, "mLSTM"),
     (Mamba, "Mamba"),
     (Mamba2, "Mamba-2"),
     (MoE, "MoE"),
     (PerLayerInput, "per-layer input"),
     (RelativeAttention, "relative attention"),
+    (Retention, "retention"),
     (RGLRU, "RG-LRU"),
+    (RWKV7, "RWKV-7"),
+    (SLSTM, "sLSTM"),
+    (ChannelMix, "channel mix"),
     (ShortConvolution, "short convolution"),
 ):
     kind_of.register(kind)(lambda op, name=name: name)
@@ -63,9 +77,14 @@ def _(op: CompressedAttention) -> str:
 @name_of.register(LatentAttention)
 @name_of.register(CompressedAttention)
 @name_of.register(KimiDeltaAttention)
+@name_of.register(GatedLinearAttention)
 @name_of.register(LightningAttention)
+@name_of.register(LinearAttention)
+@name_of.register(Retention)
 @name_of.register(MLSTM)
 @name_of.register(Mamba2)
+@name_of.register(RWKV7)
+@name_of.register(SLSTM)
 def _(op: LatentAttention) -> str:
     return f"{kind_of(op)}, {op.heads} heads"
 
@@ -145,6 +164,22 @@ def _(op: CompressedConvolutionalAttention) -> list[str]:
     return [*said, rotary(op.rotary, op.head_dim) if op.rotary else "no rotary (NoPE)"]
 
 
+@name_of.register
+def _(op: DifferentialAttention) -> str:
+    return f"differential attention {op.heads}/{op.kv_heads}"
+
+
+@phrases.register
+def _(op: DifferentialAttention) -> list[str]:
+    said = [f"two maps a head, each of {op.head_dim}, value {op.values}"]
+    begins = "begins larger in deeper blocks" if op.initial is None else f"begins at {number(op.initial)}"
+    said.append(f"the second map's share {begins}")
+    said.append(rotary(op.rotary, op.head_dim) if op.rotary else "no rotary (NoPE)")
+    said.append(f"{norm(op.norm)} of each head's output")
+    biased = [name for name, has in (("q, k, v", op.bias), ("output", op.output_bias)) if has]
+    return said + ([f"bias on {' and '.join(biased)}"] if biased else [])
+
+
 @kind_of.register
 def _(op: RelativeAttention) -> str:
     return f"relative {'sliding' if op.window else 'full'}"
@@ -205,8 +240,37 @@ def _(op: KimiDeltaAttention) -> list[str]:
 
 @phrases.register
 def _(op: LightningAttention) -> list[str]:
-    fades = "a fixed decay per head" + (", slower with depth" if op.by_depth else "")
-    return [f"key and value {op.head_dim}, {ACTIVATIONS.get(op.activation)}", fades, f"{norm(op.norm)}, sigmoid gate"]
+    said = [f"key and value {op.head_dim}" + (f", {ACTIVATIONS[op.activation]}" if op.activation else "")]
+    said += [f"{norm(op.qk_norm)} of queries and keys"] if op.qk_norm else []
+    said += [rotary(op.rotary, op.head_dim)] if op.rotary else []
+    said += [f"scale {number(op.scale)}"] if op.scale != 1 else []
+    said.append("a fixed decay per head" + (", slower with depth" if op.by_depth else ""))
+    groups = f" in {op.norm_groups} groups" if op.norm_groups > 1 else ""
+    return [*said, f"{norm(op.norm)}{groups}, sigmoid gate"]
+
+
+@phrases.register
+def _(op: LinearAttention) -> list[str]:
+    features = {"elu": "elu + 1", "relu": "ReLU", "identity": "no features"}[op.features]
+    said = [f"key {op.key_dim}, value {op.value_dim}, {features}"]
+    return said + (["divided by the sum of what was seen"] if op.normalise else []) + _finished(op)
+
+
+@phrases.register
+def _(op: Retention) -> list[str]:
+    said = [f"key {op.key_dim}, value {op.value_dim}"] + ([rotary(op.rotary, op.key_dim)] if op.rotary else [])
+    return [*said, "a fixed decay per head", *_finished(op)]
+
+
+@phrases.register
+def _(op: GatedLinearAttention) -> list[str]:
+    said = [f"key {op.key_dim}, value {op.value_dim}", f"a decay per row, rank {op.decay_rank}"]
+    return [*said, *_finished(op)]
+
+
+def _finished(op: LinearAttention | Retention | GatedLinearAttention) -> list[str]:
+    said = [f"{norm(op.norm)} per head"] if op.norm else []
+    return [", ".join([*said, *([f"{ACTIVATIONS[op.gate]} gate"] if op.gate else [])])] if said or op.gate else []
 
 
 @phrases.register
@@ -214,6 +278,20 @@ def _(op: MLSTM) -> list[str]:
     said = [f"key {op.key_dim}, value {op.value_dim}", "exponential input gate, sigmoid forget gate"]
     said += [f"gates soft-capped at {number(op.softcap)}"] if op.softcap else []
     return [*said, f"{norm(op.norm)} per head, sigmoid gate"]
+
+
+@phrases.register
+def _(op: SLSTM) -> list[str]:
+    said = [f"{op.head_dim} cells a head", "gates that read the last output, one token after the other"]
+    return [*said, f"exponential input gate, {op.forget} forget gate", f"{norm(op.norm)} per head"]
+
+
+@phrases.register
+def _(op: RWKV7) -> list[str]:
+    said = [f"key {op.key_dim}, value {op.value_dim}", f"a decay per row, rank {op.decay_rank}"]
+    said += [f"a step per row, rank {op.step_rank}", "reads the token before"]
+    said += [f"values mixed with the first ones, rank {op.value_rank}"] if op.value_rank else []
+    return [*said, f"{norm(op.norm)} per head, gate of rank {op.gate_rank}"]
 
 
 @phrases.register
@@ -235,7 +313,17 @@ def _(op: ShortConvolution) -> list[str]:
     return ["two gates from the input", *(["bias"] if op.bias else [])]
 
 
-# -- experts
+# -- experts and other feed-forwards
+
+
+@name_of.register
+def _(op: ChannelMix) -> str:
+    return f"channel mix {op.inner:,}, {ACTIVATIONS[op.activation]}"
+
+
+@phrases.register
+def _(op: ChannelMix) -> list[str]:
+    return ["reads the token before"]
 
 
 @name_of.register

@@ -77,6 +77,8 @@ def _parts(block: Block) -> Iterator[tuple[str, str]]:
     """Each op of a block by its name, in the field's words, with the norms of its branch."""
     for name, branch in block.named_branches().items():
         around = "; ".join(words.branch(branch))
+        if branch.aside:
+            yield f"{name}.aside", ", ".join((words.name_of(branch.aside), *words.phrases(branch.aside)))
         for role, op in branch.named_ops(name).items():
             said = ", ".join((words.name_of(op), *words.phrases(op)))
             yield role, f"{said}; {around}" if role == name else f"{said}; {around}, in parallel"

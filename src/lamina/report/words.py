@@ -293,6 +293,7 @@ def _traits(block: Block) -> tuple[str, ...]:
 def _shares(mixers: Sequence[Op]) -> str:
     """What mixers take from earlier blocks."""
     shared = ["shared KV" for op in mixers if getattr(op, "kv_from", None) is not None]
+    shared += [f"weights of {op.source}" for op in mixers if getattr(op, "same_as", None) is not None]
     return " + ".join(
         shared + ["shared choice" for op in mixers if getattr(getattr(op, "indexer", None), "shared", False)]
     )

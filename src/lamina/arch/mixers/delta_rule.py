@@ -123,7 +123,9 @@ class KimiDeltaAttention(Mixer):
         return named | within("norm", self.norm.weights(self.value_dim)) | linear("o_proj", width, values)
 
     def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
+        """Scores are of each two tokens once (2 K n^2 a head, where one decay a head makes them of full squares)."""
         rule = delta_rule(self.heads, self.heads, self.key_dim, self.value_dim)
+        rule = rule._replace(chunked=rule.chunked - 2 * self.heads * self.key_dim)
         others = 2 * matrices(self.weights(width)) + 2 * self.channels * self.convolution
         return rule._replace(token=rule.token + others)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from lamina.arch.feedforward import Activation
 from lamina.arch.measure import CHUNK, Kept, Shape, Work, linear, matrices, within
 from lamina.arch.mixers.base import Mixer
 from lamina.arch.norm import Norm, RMSNorm
+from lamina.arch.position import Rotary
 
 
 def linear_attention(heads: int, key_dim: int, value_dim: int, key_heads: int | None = None) -> Work:
@@ -24,23 +25,55 @@ def linear_attention(heads: int, key_dim: int, value_dim: int, key_heads: int | 
 
 
 class LightningAttention(Mixer):
-    """S <- exp(-rate) S + k v^T; o = S^T q, with q, k and v behind an activation and no positions.
+    """S <- exp(-rate) S + k v^T; o = scale S^T q, with q, k and v behind an activation.
 
     Head h of H fades at a rate of 2^(-8 h / H), h from 1; `by_depth` makes that of block i of n smaller by
-    1 - i / (n - 1) + 1e-5. All heads' output is normalised together, and gated by a sigmoid of the input.
-    Source: arXiv 2401.04658 (the mechanism), 2501.08313 (MiniMax-01).
+    1 - (i - first) / (n - 1) + 1e-5. All heads' output is normalised together, or in `norm_groups` groups of heads
+    that share no statistics, and gated by a sigmoid of the input.
+
+    Fields: `rates` say what a number of heads that is no power of two does: "powers" takes those of the power of two
+    below, and then every other one of its double (as ALiBi does). `qk_norm` is of each head of q, and of k, with
+    weights of their own, before they are rotated.
+    Source: arXiv 2401.04658 (the mechanism), 2501.08313 (MiniMax-01); Ling 2.5 (norms, rotation, groups).
+    Differs: n - 1 is n - 1 + 1e-5, as in the reference, which one block needs; the published code divides by n - 1.
     """
 
     kind: Literal["lightning_attention"] = "lightning_attention"
     heads: PositiveInt
     head_dim: PositiveInt
-    activation: Activation = "silu"
+    activation: Activation | None = "silu"
     by_depth: bool = True
+    first: NonNegativeInt = 0
+    rates: Literal["even", "powers"] = "even"
+    scale: PositiveFloat = 1.0
+    qk_norm: Norm | None = None
+    rotary: Rotary | None = None
     norm: Norm = RMSNorm()
+    norm_groups: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LightningAttention:
+        if self.heads % self.norm_groups:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of norm_groups ({self.norm_groups})")
+        if self.rotary and self.rotary.dim > self.head_dim:
+            raise ValueError(f"rotary.dim ({self.rotary.dim}) is larger than head_dim ({self.head_dim})")
+        return self
+
+    @property
+    def rate(self) -> tuple[float, ...]:
+        """Of each head, before the depth counts."""
+        return _even(self.heads) if self.rates == "even" else _powers(self.heads)
+
+    def of_depth(self, block: int, blocks: int) -> float:
+        """What the rates of a block are multiplied by."""
+        return 1.0 - (block - self.first) / (blocks - 1 + 1e-5) + 1e-5 if self.by_depth else 1.0
 
     def weights(self, width: int) -> dict[str, Shape]:
         inner = self.heads * self.head_dim
         named = linear("q_proj", inner, width) | linear("k_proj", inner, width) | linear("v_proj", inner, width)
+        if self.qk_norm:
+            of_head = self.qk_norm.weights(self.head_dim)
+            named |= within("q_norm", of_head) | within("k_norm", of_head)
         named |= linear("gate_proj", inner, width) | within("norm", self.norm.weights(inner))
         return named | linear("o_proj", width, inner)
 
@@ -55,4 +88,17 @@ class LightningAttention(Mixer):
     def saved(self, width: int) -> int:
         inner = self.heads * self.head_dim
         states = self.heads * self.head_dim**2 // CHUNK  # one for every chunk
-        return width + 6 * inner + 4 * inner + states  # q, k, v twice; o, its norm, the gate, what it lets through
+        before = 3 * inner if self.activation else 0
+        normed = 2 * self.heads * self.qk_norm.saved(self.head_dim) if self.qk_norm else 0
+        # q, k, v before and after the activation; o, its norm, the gate, what it lets through
+        return width + before + 3 * inner + normed + 4 * inner + states
+
+
+def _even(heads: int) -> tuple[float, ...]:
+    return tuple(2.0 ** (-8.0 * h / heads) for h in range(1, heads + 1))
+
+
+def _powers(heads: int) -> tuple[float, ...]:
+    """Source: arXiv 2108.12409 (ALiBi), its published code."""
+    below = 1 << (heads.bit_length() - 1)
+    return _even(below) + _even(2 * below)[::2][: heads - below]

@@ -79,7 +79,7 @@ def branch_piece(variants: Sequence[Branch], width: float, marked: Marked = froz
     """A branch: from the stream below through its norms and its op, back into the stream above."""
     branch, room = variants[0], width - LEFT
     op, exits = _op([variant.op for variant in variants], room, marked)
-    steps = [*_after(branch), op, *_before(branch)]
+    steps = [*_after(branch), op, *_before(branch, room, marked)]
     sketch, y, middle = Sketch(), JOIN, LEFT + room / 2
     for text in _over(branch):
         y += sketch.put(pill(text, "norm"), 0, y - JOIN).height + 6
@@ -139,8 +139,12 @@ def _after(branch: Branch) -> list[Piece]:
     return [*pills, pill(words.norm(branch.after))] if branch.after else pills
 
 
-def _before(branch: Branch) -> list[Piece]:
-    return [pill(words.norm(branch.before))] if branch.before else []
+def _before(branch: Branch, room: float, marked: Marked) -> list[Piece]:
+    """What stands between the stream and an op, from above."""
+    pills = [pill(words.norm(branch.before))] if branch.before else []
+    if branch.aside:
+        pills += [pill("added for this branch alone", "accent"), _box([branch.aside], min(room, WIDEST), marked)]
+    return pills
 
 
 def _memory(sketch: Sketch, branch: Branch, right: float, op: Place) -> float:

@@ -159,7 +159,7 @@ def _work(work: Work) -> Record:
         for name, parts in (("pairs", work.pairs), ("orders", work.orders))
     }
     said = {name: parts for name, parts in lists.items() if parts}
-    rest = {name: value for name in ("once", "chunked") if (value := getattr(work, name))}
+    rest = {name: value for name in ("once", "chunked", "crossed") if (value := getattr(work, name))}
     return {"token": work.token} | said | rest
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.report.drawing.insets import attention, experts, latent, recurrent, stream
+from lamina.report.drawing.insets import attention, differential, experts, latent, recurrent, shared, stream
 from lamina.report.drawing.insets.base import Inset, insets
 
-__all__ = ["Inset", "attention", "experts", "insets", "latent", "recurrent", "stream"]
+__all__ = ["Inset", "attention", "differential", "experts", "insets", "latent", "recurrent", "shared", "stream"]

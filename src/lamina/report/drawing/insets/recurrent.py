@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from lamina.arch import GatedDeltaNet, KimiDeltaAttention, Mamba, Mamba2, Op, ShortConvolution
-from lamina.arch.mixers import MLSTM, RGLRU, LightningAttention
+from lamina.arch.mixers import (
+    MLSTM,
+    RGLRU,
+    RWKV7,
+    SLSTM,
+    GatedLinearAttention,
+    LightningAttention,
+    LinearAttention,
+    Retention,
+)
 from lamina.report.drawing.hues import family
 from lamina.report.drawing.insets.base import Inset, insets, node
 from lamina.report.drawing.parts import SMALL
@@ -98,6 +107,34 @@ def _(op: LightningAttention, width: float) -> tuple[Inset, ...]:
 
 
 @insets.register
+def _(op: LinearAttention, width: float) -> tuple[Inset, ...]:
+    reads = "o = S′ q / (z·q)" if op.normalise else "o = S′ q"
+    picture = state(op, width, (op.key_dim, op.value_dim), "kept", "+ k v′", reads)
+    features = {"elu": "behind elu + 1", "relu": "behind a ReLU", "identity": "as projected"}[op.features]
+    summed = " z is the sum of all k." if op.normalise else ""
+    note = f"{op.heads} states of {op.key_dim} × {op.value_dim}; q and k {features}.{summed} ′ is transposed."
+    return (Inset("Linear attention", picture, note),)
+
+
+@insets.register
+def _(op: Retention, width: float) -> tuple[Inset, ...]:
+    picture = state(op, width, (op.key_dim, op.value_dim), "× fixed", "+ k v′", "o = S′ q")
+    turned = "; q and k are rotated" if op.rotary else ""
+    note = f"{op.heads} states of {op.key_dim} × {op.value_dim}; head h keeps 1 − 2^(−5 − h){turned}. ′ is transposed."
+    return (Inset("Retention", picture, note),)
+
+
+@insets.register
+def _(op: GatedLinearAttention, width: float) -> tuple[Inset, ...]:
+    picture = state(op, width, (op.key_dim, op.value_dim), "× α, a row", "+ k v′", "o = S′ q", rows=True)
+    note = (
+        f"{op.heads} states of {op.key_dim} × {op.value_dim}. Each row has a decay of its own, a projection of the "
+        f"input through {op.decay_rank} numbers. ′ is transposed."
+    )
+    return (Inset("Gated linear attention", picture, note),)
+
+
+@insets.register
 def _(op: MLSTM, width: float) -> tuple[Inset, ...]:
     picture = state(op, width, (op.key_dim, op.value_dim), "× f", "+ i k v′", "C′ q / |n·q|", name="C")
     note = (
@@ -105,6 +142,27 @@ def _(op: MLSTM, width: float) -> tuple[Inset, ...]:
         "gate f, and a vector n that keeps the scale. ′ is transposed."
     )
     return (Inset("mLSTM", picture, note),)
+
+
+@insets.register
+def _(op: SLSTM, width: float) -> tuple[Inset, ...]:
+    cells = op.heads * op.head_dim
+    picture = state(op, width, (cells, 1), "× f", "+ i z", "h = o c / n", rows=True, name="c", columns=1)
+    note = (
+        f"{cells:,} cells with one number each. z and the gates i, f and o also read the last h, through a "
+        f"matrix of {op.head_dim} × {op.head_dim} a head for each."
+    )
+    return (Inset("sLSTM", picture, note),)
+
+
+@insets.register
+def _(op: RWKV7, width: float) -> tuple[Inset, ...]:
+    picture = state(op, width, (op.key_dim, op.value_dim), "× w, a row", "+ k v′ − a c (S′ c)′", "o = S′ r", rows=True)
+    note = (
+        f"{op.heads} states of {op.key_dim} × {op.value_dim}. Each row has a decay w and a step a of its own; what "
+        "stands in the direction c is taken out before k is written. ′ is transposed."
+    )
+    return (Inset("RWKV-7", picture, note),)
 
 
 @insets.register

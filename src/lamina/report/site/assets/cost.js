@@ -46,13 +46,20 @@
     const first = context ? 0 : work.once || 0;
     const pairs = sum(work.pairs, (p) => p.flops * countPairs(p, tokens, context, causal));
     const ordered = tokens ? sum(work.orders, (order) => cheaper(order, tokens, context, causal)) : 0;
-    return first + tokens * work.token + pairs + ordered + (work.chunked || 0) * chunkPairs(tokens);
+    const chunked = (work.chunked || 0) * chunkPairs(tokens) + (work.crossed || 0) * crossedPairs(tokens);
+    return first + tokens * work.token + pairs + ordered + chunked;
   }
 
   /* Pairs of tokens in one chunk of a recurrence; a token that is alone in its chunk makes none. */
   function chunkPairs(tokens) {
     const rest = tokens % CHUNK;
     return Math.floor(tokens / CHUNK) * CHUNK ** 2 + (rest > 1 ? rest ** 2 : 0);
+  }
+
+  /* Those of two different tokens, each once. */
+  function crossedPairs(tokens) {
+    const rest = tokens % CHUNK;
+    return (Math.floor(tokens / CHUNK) * CHUNK * (CHUNK - 1) + rest * (rest - 1)) / 2;
   }
 
   /* Sums that can be taken in two orders: the cheaper, were no key hidden. */

@@ -1,0 +1,13 @@
+"""What of Gated DeltaNet changes a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lamina.arch import GatedDeltaNet, Node, RMSNorm
+
+NET = GatedDeltaNet(key_heads=2, value_heads=4, key_dim=5, value_dim=6)
+USED: list[tuple[Node, dict[str, Any]]] = [
+    (NET, {"key_heads": 4, "value_heads": 6, "key_dim": 4, "value_dim": 7, "convolution": 3}),
+    (NET, {"norm": RMSNorm(eps=0.1), "gate": "sigmoid", "negative_eigenvalues": True}),
+]

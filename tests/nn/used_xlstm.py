@@ -1,0 +1,8 @@
+"""Fields of mLSTM that change a model."""
+
+from __future__ import annotations
+
+from lamina.arch import MLSTM, RMSNorm
+
+CELL = MLSTM(heads=2, key_dim=3, value_dim=5, softcap=5.0)
+USED = [(CELL, {"heads": 3, "key_dim": 4, "value_dim": 6, "softcap": 0.5, "eps": 0.5, "norm": RMSNorm(eps=1e-3)})]
