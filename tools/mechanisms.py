@@ -307,6 +307,10 @@ MECHANISMS = (
         lambda op: f"{op.heads}/{op.kv_heads} heads of {op.head_dim}, memory of width {op.memory_width:,}",
     ),
     Mechanism(
+        *("deltanet", "DeltaNet", (a.DeltaNet,), named("qwen3-0.6b:blocks[*].mixer=deltanet"), ("deltanet",)),
+        *(first(a.DeltaNet), _heads),
+    ),
+    Mechanism(
         *("gated-deltanet", "Gated DeltaNet", (a.GatedDeltaNet,), named("qwen3-next-80b-a3b"), ("gated_deltanet",)),
         *(first(a.GatedDeltaNet), _delta),
     ),
@@ -318,13 +322,27 @@ MECHANISMS = (
         *("lightning-attention", "Lightning attention", (a.LightningAttention,), named("minimax-m1")),
         *(("lightning_attention",), first(a.LightningAttention), lambda op: f"{op.heads} heads of {op.head_dim}"),
     ),
+    Mechanism(
+        *("linear-attention", "Linear attention", (a.LinearAttention,)),
+        named("qwen3-0.6b:blocks[*].mixer=linear_attention"),
+        *(("linear_attention",), first(a.LinearAttention), _heads),
+    ),
+    Mechanism(
+        *("retention", "Retention", (a.Retention,), named("qwen3-0.6b:blocks[*].mixer=retention"), ("retention",)),
+        *(first(a.Retention), _heads),
+    ),
+    Mechanism(
+        *("gated-linear-attention", "Gated linear attention (GLA)", (a.GatedLinearAttention,)),
+        named("qwen3-0.6b:blocks[*].mixer=gated_linear_attention"),
+        *(("gated_linear_attention",), first(a.GatedLinearAttention), _heads),
+    ),
     Mechanism(*("mlstm", "mLSTM", (a.MLSTM,), named("xlstm-7b"), ("mlstm",), first(a.MLSTM), _heads)),
     Mechanism(
         *("slstm", "sLSTM", (a.SLSTM,), named("qwen3-0.6b:blocks[*].mixer=slstm"), ("slstm",), first(a.SLSTM)),
         lambda op: f"{op.heads} heads of {op.head_dim} cells",
     ),
     Mechanism(
-        *("rwkv-7", "RWKV-7", (a.RWKV7, a.ChannelMix), _rwkv7, ("rwkv7", "channel_mix"), block),
+        *("rwkv-7", "RWKV-7", (a.RWKV7, a.ChannelMix), _rwkv7, ("rwkv7", "channel_mix"), first(a.RWKV7)),
         lambda op: _heads(op) if isinstance(op, a.RWKV7) else f"channel mix of {op.inner:,}",
     ),
     Mechanism(

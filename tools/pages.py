@@ -26,6 +26,7 @@ from lamina.families import family_named
 from lamina.machine import devices
 from lamina.report import words
 from tools.mechanisms import MECHANISMS, Mechanism, parts
+from tools.plots import plots, ratios
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDTH = 420.0  # of a drawing, in pixels
@@ -46,7 +47,7 @@ def main() -> None:
 @cache
 def generated() -> dict[Path, str]:
     """Every file that is generated or holds generated parts, as it should be."""
-    found = dict(drawings())
+    found = dict(drawings()) | dict(plots())
     for page in sorted(DOCS.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         if MARKED.search(text):
@@ -411,6 +412,7 @@ ALONE: dict[str, Callable[[], str]] = {
     "running": lambda: families_that(run=True),
     "precisions": precisions,
     "devices": device_table,
+    "decoding": ratios,
 }
 
 __all__ = ["drawing", "filled", "generated", "main", "stale"]

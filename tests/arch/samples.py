@@ -27,6 +27,7 @@ from lamina.arch import (
     ConvolutionBlock,
     CrossAttention,
     DeepSupervision,
+    DeltaNet,
     DifferentialAttention,
     DistanceAttention,
     DynamicScaling,
@@ -254,6 +255,7 @@ RECURRENT = Architecture(
     embedding=Embedding(vocab=97, width=16, affine=True),
     blocks=_stack(
         GatedDeltaNet(key_heads=2, value_heads=4, key_dim=5, value_dim=3, norm=RMS),
+        DeltaNet(heads=3, key_dim=5, value_dim=4, convolution=None, activation="relu", unit="sum", gate="silu"),
         KimiDeltaAttention(heads=3, key_dim=5, value_dim=4, decay_rank=2, gate_rank=3, decay_floor=-5.0),
         Mamba2(heads=6, head_dim=3, groups=2, state=5, norm_groups=2, multipliers=(1.0, 0.5, 0.25, 2.0, 1.5)),
         Mamba(inner=14, state=5, rank=3, norms=RMS),
@@ -405,9 +407,9 @@ SHARED = Architecture(
     head=Head(tied=True),
     context=40,
 )
-RUNS = (DECODER, DIFFUSION, RECURSIVE, SHARED)
+RUNS = (DECODER, DIFFUSION, RECURSIVE)
 """Those of which there are modules."""
-ALL = (*RUNS, LATENT, RECURRENT, ADDED, GATED, SEEING, DRAFTING)
+ALL = (*RUNS, SHARED, LATENT, RECURRENT, ADDED, GATED, SEEING, DRAFTING)
 
 
 def parts(value: object) -> list[Node]:

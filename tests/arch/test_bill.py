@@ -123,7 +123,7 @@ def test_names_and_shapes_of_weights(arch):
         beside.update({shape: line.times * n for shape, n in Counter(line.weights.values()).items()})
     built: dict[str, tuple[int, ...]] = {}
     for name, parameter in lamina.build(arch.replace(prediction=None), device="meta").named_parameters():
-        if ".stream." in name or name.startswith(("entering.", "joining.")):
+        if ".stream." in name or ".memory." in name or name.startswith(("entering.", "joining.")):
             beside.subtract([tuple(parameter.shape)])
         elif not name.endswith(STARTS):
             built[name] = tuple(parameter.shape)

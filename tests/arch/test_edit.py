@@ -159,7 +159,7 @@ NEEDS_SIZES = {
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_mechanism_stands_in_or_says_what_it_needs(kind):
     """Where a size does not follow, the sentence names it."""
-    role = "feed_forward" if kind in ("glu", "mlp", "moe", "per_layer_input") else "mixer"
+    role = "feed_forward" if kind in ("channel_mix", "glu", "mlp", "moe", "per_layer_input") else "mixer"
     edit = f"blocks[*].{role}={kind}"
     if kind in NEEDS_SIZES:
         with pytest.raises(LaminaError, match=rf"blocks\[\*\].{role}: .*Field required"):

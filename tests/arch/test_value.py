@@ -105,7 +105,7 @@ def test_equal_parts_have_equal_hashes():
     for value in ALL:
         for node, back in zip(parts(value), parts(Architecture.from_json(value.to_json())), strict=True):
             assert hash(node) == hash(back)
-    assert len({node for value in ALL for node in parts(value) if isinstance(node, Attention)}) == 11
+    assert len({node for value in ALL for node in parts(value) if isinstance(node, Attention)}) == 12
 
 
 CONTRADICTIONS = {

@@ -49,10 +49,10 @@ def tiny_tokenizer(template: str | None = None) -> Any:
     return lamina.Tokenizer(backend, names, chat_templates={"default": template} if template else None)
 
 
-def tiny_model(template: str | None = None) -> Any:
+def tiny_model(template: str | None = None, config: dict[str, Any] = CONFIG) -> Any:
     """Random weights, so large that what it says depends on what it read. It says digits only, without end:
     no merge joins digits, so its text always encodes to the ids that it chose."""
-    model = lamina.build(lamina.architecture(CONFIG), seed=3)
+    model = lamina.build(lamina.architecture(config), seed=3)
     model.tokenizer = tiny_tokenizer(template)
     model.token_ids = model.token_ids.joined(model.tokenizer)
     random = torch.Generator().manual_seed(4)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from table import BASE, Row, row
 
 MAMBA = {"vocab_size": 97, "hidden_size": 48, "state_size": 9, "num_hidden_layers": 3, "bos_token_id": 1}
-MAMBA |= {"eos_token_id": 2, "pad_token_id": None}
+MAMBA |= {"eos_token_id": 2, "pad_token_id": None, "layer_norm_epsilon": 1.0}
 JAMBA = BASE | {"num_hidden_layers": 4, "num_experts": 7, "num_experts_per_tok": 3, "mamba_d_state": 9}
-JAMBA |= {"attn_layer_period": 3, "attn_layer_offset": 1}
+JAMBA |= {"attn_layer_period": 3, "attn_layer_offset": 1, "rms_norm_eps": 1.0}
+"""So large an epsilon bounds how much a norm lifts of what is nearly zero: random products of so many factors are
+ill-conditioned without (perturbed by 1e-7, the weights move the reference's logits by 1e-5 to 5e-5; so, by 1e-6)."""
+
 ROWS: list[Row] = [
     row("mamba", "Mamba", MAMBA),
     row("mamba-biases", "Mamba", MAMBA, use_bias=True, expand=3, conv_kernel=5, time_step_rank=7),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from table import BASE, WIDE, Row, row
 
-MAMBA2 = {"vocab_size": 97, "hidden_size": 48, "state_size": 9, "num_hidden_layers": 4, "num_heads": 12, "head_dim": 8}
+MAMBA2 = {"vocab_size": 97, "hidden_size": 48, "state_size": 17, "num_hidden_layers": 4, "num_heads": 12, "head_dim": 8}
 MAMBA2 |= {"n_groups": 3, "chunk_size": 7, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
-HYBRID = {"mamba_n_heads": 12, "mamba_d_state": 9, "mamba_n_groups": 3, "mamba_d_conv": 5, "mamba_chunk_size": 7}
+HYBRID = {"mamba_n_heads": 12, "mamba_d_state": 17, "mamba_n_groups": 3, "mamba_d_conv": 5, "mamba_chunk_size": 7}
 BAMBA = BASE | HYBRID | {"num_hidden_layers": 4, "attn_layer_indices": [1, 3]}
 GRANITE = BASE | HYBRID | {"num_hidden_layers": 4, "layer_types": ["mamba", "attention", "mamba", "attention"]}
 GRANITE |= {"embedding_multiplier": 6.0, "attention_multiplier": 0.2, "residual_multiplier": 0.3, "logits_scaling": 7.0}

@@ -322,6 +322,8 @@ def test_rg_lru_keeps_and_does_what_it_should() -> None:
     windows = 8 * 2048 * 2 * 256 * 2  # every third of 26 layers, one head of keys and values
     assert arch.state_bytes(100_000) == windows + 18 * (4 * w + 2 * 3 * w)
     assert arch.embedding.scale == 50.5  # sqrt(2560) is 50.596
+    published = {"_block_types": ["recurrent", "recurrent", "attention"], "embeddings_scale_by_sqrt_dim": True}
+    assert read_config({"model_type": "recurrent_gemma"} | GRIFFIN | published) == arch
 
 
 # -- what is refused

@@ -334,6 +334,17 @@ def test_mamba_weighs_keeps_and_does_what_it_should() -> None:
     assert falcon.norms.weight is False
 
 
+def test_what_published_configs_say_besides() -> None:
+    """Falcon-Mamba 7B has an `expand` of 16 beside an inner width of twice its own, which is what counts."""
+    says = {"expand": 16, "intermediate_size": 96, "time_step_rank": 5}
+    falcon = read_config(tiny("falcon_mamba", **says))
+    assert [(op.inner, op.rank) for op in falcon.ops() if isinstance(op, Mamba)] == [(96, 5)] * 3
+    assert ours(falcon) == theirs(reference(tiny("falcon_mamba", **says)))
+    dense = read_config(tiny("jamba", num_experts=1))  # and two active ones, where no key says how many
+    assert {op.kind for op in dense.ops()} == {"mamba", "attention", "glu"}
+    assert ours(dense) == theirs(reference(tiny("jamba", num_experts=1)))
+
+
 def test_multipliers_of_falcon_h1_are_folded_where_maps_are_linear() -> None:
     arch = read_config(tiny("falcon_h1", mamba_proj_bias=False, ssm_in_multiplier=2.0, ssm_out_multiplier=0.75))
     both, feed_forward = arch.blocks[0].branches
@@ -386,7 +397,7 @@ def test_granite_and_jamba_are_arranged_as_published() -> None:
         ("falcon_h1", {"mlp_multipliers": [1.0]}, "mlp_multipliers needs 2 numbers"),
         ("falcon_h1", {"attention_bias": True}, "attention_bias beside multipliers on attention is not known"),
         ("jamba", {"attn_layer_offset": 3}, r"attn_layer_offset \(3\) must be below attn_layer_period \(3\)"),
-        ("mamba", {"intermediate_size": 100}, "'intermediate_size' is 100; only 144 is known"),
+        ("mamba", {"d_inner": 100}, "'d_inner' is 100; only 144 is known"),
         ("mamba2", {"head_dim": 9}, r"num_heads \(12\) of head_dim \(9\) must make expand \* hidden_size"),
     ],
 )

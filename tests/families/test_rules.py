@@ -13,6 +13,7 @@ from lamina.checkpoint.load import _fill
 from lamina.checkpoint.safetensors import open_safetensors
 from lamina.checkpoint.save import _Pending
 from lamina.checkpoint.tensors import StoredTensor
+from lamina.errors import LaminaError
 from lamina.nn.basic import Linear
 from lamina.published.rules import Rule, entries
 
@@ -92,3 +93,22 @@ def test_a_quantised_part_is_expanded():
     whole = {"whole.weight": torch.zeros(5, 32)}
     _fill(whole, second, 0, stored)
     assert torch.equal(whole["whole.weight"], torch.cat([torch.zeros(2, 32), codes * 0.5]))
+
+
+def test_zeros_behind_the_rows(tmp_path: Path):
+    shapes = {"rate": (3,)}
+    (entry,) = entries([Rule("A_log", "rate").padded()], shapes)
+    assert entry.shape(shapes) == (3,)
+    fits = [entry.fits(found, (3,)) for found in ((3,), (4,), (2,), (4, 1), ())]
+    assert fits == [True, True, False, False, False]
+    assert not entry._replace(padded=False).fits((4,), (3,))
+    save_file(
+        {"A_log": torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0]), "other": torch.tensor([1.0, 2.0, 3.0, 0.5])},
+        tmp_path / "x.safetensors",
+    )
+    tensors = open_safetensors(tmp_path / "x.safetensors").tensors
+    ours = {"rate": torch.zeros(3)}
+    _fill(ours, entry, 0, tensors["A_log"])
+    assert ours["rate"].tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(LaminaError, match="'other' holds more than zeros behind its first 3 rows"):
+        _fill(ours, entry, 0, tensors["other"])

@@ -53,7 +53,7 @@ def decoder(op: Any) -> Architecture:
     )
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
+@pytest.fixture(params=KINDS.values(), ids=list(KINDS))
 def model(request):
     made, random = lamina.build(decoder(request.param)), torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -93,6 +93,9 @@ def seen(op: Any, x: Tensor, w: dict[str, Tensor], block: int, h: int, t: int, s
     return torch.ones(K, dtype=x.dtype)
 
 
+GATES: dict[Any, Any] = {"silu": F.silu, "sigmoid": torch.sigmoid}
+
+
 def mixer(op: Any, x: Tensor, w: dict[str, Tensor], block: int) -> Tensor:
     heads = op.heads
     q, k, v = ((x @ w[f"{p}_proj.weight"].T).view(len(x), heads, -1) for p in "qkv")
@@ -110,14 +113,14 @@ def mixer(op: Any, x: Tensor, w: dict[str, Tensor], block: int) -> Tensor:
             turn = turned if getattr(op, "rotary", None) else lambda y, position: y
             keys = [turn(k[s, h], s) * seen(op, x, w, block, h, t, s) for s in range(t + 1)]
             scores = torch.stack([scale * (turn(q[t, h], t) @ key) for key in keys])
-            divided = scores.sum() + op.eps if getattr(op, "normalise", False) else 1.0
+            divided = scores.sum() + op.eps if isinstance(op, LinearAttention) and op.normalise else 1.0
             out[t, h] = scores @ v[: t + 1, h] / divided
-    gate = x @ w["gate_proj.weight"].T if "gate_proj.weight" in w else None
+    gate = x @ w["gate_proj.weight"].T if "gate_proj.weight" in w else torch.zeros(())
     if isinstance(op, LightningAttention):
         out = normed(out.view(len(x), op.norm_groups, -1), op.norm, w).flatten(1)
         return (out * torch.sigmoid(gate)) @ w["o_proj.weight"].T
     out = (normed(out, op.norm, w) if op.norm else out).flatten(1)
-    out = out if gate is None else out * {"silu": F.silu, "sigmoid": torch.sigmoid}[op.gate](gate)
+    out = out * GATES[op.gate](gate) if op.gate else out
     return out @ w["o_proj.weight"].T
 
 

@@ -82,8 +82,28 @@ def test_what_is_shared_must_be_the_same():
     with pytest.raises(LaminaError, match=r"blocks\[2\] reads the weights of blocks\[0\]"):
         SHARED.replace("blocks[2].mixer.aside.attention.scale", 0.9)
     assert SHARED.replace("blocks[*].mixer", values.GLU(inner=3)).blocks[2].branches[0].aside.same_as == 0
-    with pytest.raises(LaminaError, match=r"attention\.sinks is not known in a shared transformer"):
-        OWNER.branches[0].aside.replace(attention=OWNER.branches[0].aside.attention.replace(sinks=True))
+
+
+@pytest.mark.parametrize("field", [{"sinks": True}, {"keys_as_values": True}, {"kv_from": 1}])
+def test_attention_that_does_not_run_there_is_refused(field):
+    aside = OWNER.branches[0].aside
+    arch = SHARED.replace(blocks=SHARED.blocks[:2]).replace(
+        "blocks[0].mixer.aside.attention", aside.attention.replace(**field)
+    )
+    with pytest.raises(LaminaError, match=rf"^blocks\[0\]\.mixer\.aside\.attention\.{next(iter(field))} \(in a Shared"):
+        lamina.build(arch, device="meta")
+
+
+def test_names_of_weights_are_those_of_the_value():
+    said: dict[str, tuple[int, ...]] = {}
+    for i, block in enumerate(SHARED.blocks):
+        branch = block.branches[0]
+        parts = {"op": branch.op, "aside": branch.aside}
+        for place, op in parts.items():
+            for name, shape in (op.weights(16) if op else {}).items():
+                said[f"blocks.{i}.mixer.{place}.{name}"] = shape
+    built = {name: tuple(p.shape) for name, p in lamina.build(SHARED, device="meta").named_parameters()}
+    assert said == {name: shape for name, shape in built.items() if "mixer.op" in name or "mixer.aside" in name}
 
 
 @pytest.mark.parametrize(
@@ -100,5 +120,5 @@ def test_where_the_embedding_cannot_be_read_it_is_refused(fields, path):
 
 def test_a_sibling_shares_too():
     small = SHARED.scaled(SHARED.parameters().total // 2)
-    assert [op.same_as for op in small.ops() if isinstance(op, values.SharedTransformer)][0] is None
+    assert [op.same_as for op in small.ops() if isinstance(op, values.SharedTransformer)].count(None) == 1
     lamina.build(small, device="meta")

@@ -179,7 +179,7 @@ def _branch(
     if branch.aside:
         yield _op(arch, f"{path}.aside", branch.aside, often)
         if branch.aside.same_as is not None:  # read here too, and counted where they are
-            yield Line(f"{path}.aside.shared", branch.aside.kind, "other", branch.aside.shared(arch.width), 0, passes)
+            yield Line(f"{path}.aside.shared", "shared_weights", "other", branch.aside.shared(arch.width), 0, passes)
     shared = 0  # what ops side by side read alike is saved once
     for role, op in branch.named_ops(name).items():
         line = _op(arch, path if role == name else f"{path}.{role}", op, often)

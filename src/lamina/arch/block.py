@@ -20,6 +20,7 @@ from lamina.arch.mixers import (
     CompressedAttention,
     CompressedConvolutionalAttention,
     CrossAttention,
+    DeltaNet,
     DifferentialAttention,
     DistanceAttention,
     GatedConvolution,
@@ -48,6 +49,7 @@ AnyMixer = (
     | CompressedAttention
     | CompressedConvolutionalAttention
     | CrossAttention
+    | DeltaNet
     | DifferentialAttention
     | DistanceAttention
     | GatedConvolution
@@ -170,8 +172,8 @@ class Branch(Node):
     TRM) is `joined`, a norm of the sum. `gate` is a learned scalar behind a tanh. `attended_only` gives
     zero to tokens that see no memory (the feed-forwards of Llama 3.2 Vision's cross-attention blocks).
     `residual` says what takes the place of x + where that is more than x; `filter` is a short convolution of what
-    the op gives. A `gate` "factor" is a learned number without a tanh. What `aside` gives of x is added to what is read,
-    op(before(x + aside(x))), and not to the stream (Zamba).
+    the op gives. A `gate` "factor" is a learned number without a tanh. What `aside` gives of x is added to what the op
+    reads, op(before(x + aside(x))), and not to the stream (Zamba).
     """
 
     op: AnyOp

@@ -355,7 +355,7 @@ class Architecture(Node):
 
     def rotaries(self) -> set[Rotary]:
         """The rotary embeddings under which keys are kept."""
-        turning = Attention | LatentAttention | DifferentialAttention | SharedTransformer
+        turning = Attention, LatentAttention, DifferentialAttention, SharedTransformer
         return {op.rotary for op in self.different_ops() if isinstance(op, turning) and op.rotary}
 
     # -- edited

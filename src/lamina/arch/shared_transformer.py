@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveInt
 
 from lamina.arch.base import Op
 from lamina.arch.feedforward import GLU
@@ -31,14 +31,6 @@ class SharedTransformer(Op):
     attention_rank: PositiveInt | None = None
     feed_forward_rank: PositiveInt | None = None
     same_as: NonNegativeInt | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SharedTransformer:
-        op = self.attention
-        for field in ("kv_from", "blocks", "keys_as_values", "sinks"):
-            if getattr(op, field) not in (None, False):
-                raise ValueError(f"attention.{field} is not known in a shared transformer")
-        return self
 
     @property
     def role(self) -> str:

@@ -174,6 +174,7 @@ _SIZES: dict[str, Callable[[Any, int, dict[str, Any]], dict[str, Any]]] = {
     "differential_attention": _differential_attention,
     "latent_attention": _latent_attention,
     "gated_deltanet": _gated_deltanet,
+    "deltanet": _mlstm,
     "kimi_delta_attention": _kimi_delta_attention,
     "lightning_attention": _lightning,
     "mlstm": _mlstm,

@@ -159,7 +159,7 @@ def _plan(shapes: Mapping[str, tuple[int, ...]], file: TensorFile, layout: Layou
         for needed in (entries(rules, shapes) for rules in (layout.rules, *layout.others))
         for old, new in (("", ""), *layout.spellings)
     ]
-    plan = max(plans, key=lambda p: sum(name in file.tensors for entry in p for name in entry.theirs))
+    plan = max(plans, key=lambda p: sum(1 if name in file.tensors else -1 for entry in p for name in entry.theirs))
     if missing := [name for entry in plan for name in entry.theirs if name not in file.tensors]:
         more = "" if len(missing) == 1 else f" (and {len(missing) - 1} more)"
         raise LaminaError(
@@ -213,7 +213,7 @@ def _check_shapes(plan: Iterable[Entry], file: TensorFile, shapes: Mapping[str, 
     for entry in plan:
         needed = entry.shape(shapes)
         for name in entry.theirs:
-            if (found := file.tensors[name].shape) != needed:
+            if not entry.fits(found := file.tensors[name].shape, needed):
                 raise LaminaError(
                     f"{file.path}: the tensor {name!r} has shape {list(found)}, and the architecture in its config "
                     f"needs {list(needed)}"
@@ -264,7 +264,9 @@ def _fill(parameters: Mapping[str, Tensor], entry: Entry, expert: int, stored: S
     """One stored tensor straight into its parameter, or its rows into several."""
     wholes = [entry.held(parameters[name].data) for name in entry.ours]
     parts = [whole[expert] for whole in wholes] if entry.each_expert else wholes
-    if len(parts) == 1:
+    if entry.padded and stored.shape[0] > len(parts[0]):
+        parts[0].copy_(_before_zeros(stored, len(parts[0])))
+    elif len(parts) == 1:
         stored.copy_to(entry.published(parts[0]))
     elif entry.in_order and (together := neighbours(parts)) is not None:
         stored.copy_to(entry.published(together))
@@ -272,3 +274,15 @@ def _fill(parameters: Mapping[str, Tensor], entry: Entry, expert: int, stored: S
         sizes = [len(part) for part in parts] if entry.each_expert or not entry.stacked else [p.shape[1] for p in parts]
         for part, rows in zip(parts, entry.split(stored.read(), sizes), strict=True):
             part.copy_(rows)
+
+
+def _before_zeros(stored: StoredTensor, rows: int) -> Tensor:
+    """The first rows of a tensor.
+
+    Raises: LaminaError if what is behind them is not all zeros.
+    """
+    if stored.read_rows(rows, stored.shape[0]).any():
+        raise LaminaError(
+            f"{stored.path}: the tensor {stored.name!r} holds more than zeros behind its first {rows} rows"
+        )
+    return stored.read_rows(0, rows)

@@ -13,8 +13,7 @@ from lamina.published import kimi_delta, latent, rope
 from lamina.published.common import Family, Sizes, decoder, pre_norm
 from lamina.published.config import LATER, Config, shown
 from lamina.published.experts import limits_of, mixture, respelt, router, sparse_layers
-from lamina.published.rules import EXPERTS, PRE_NORMS, ROUTER, SHARED, Layout, Rule, decoder_rules, later_layers
-from lamina.published.rules import GLU as GLU_RULES
+from lamina.published.rules import EXPERTS, GLU, PRE_NORMS, ROUTER, SHARED, Layout, Rule, decoder_rules, later_layers
 
 ONLY = {
     "rope_interleave": True,
@@ -54,16 +53,8 @@ def read(c: Config) -> Architecture:
 def _linear(c: Config, s: Sizes, dim: int) -> KimiDeltaAttention:
     floor, safe = c.float("kda_lower_bound", -5.0), c.bool("kda_safe_gate", True)
     respelt(c, "short_conv_kernel_size", "linear_conv_kernel_dim")
-    return KimiDeltaAttention(
-        heads=c.count("linear_num_heads", s.heads),
-        key_dim=dim,
-        value_dim=dim,
-        convolution=c.count("short_conv_kernel_size", 4),
-        decay_rank=None,
-        gate_rank=None,
-        decay_floor=floor if safe else None,
-        norm=RMSNorm(eps=s.eps),
-    )
+    sizes = {"heads": c.count("linear_num_heads", s.heads), "convolution": c.count("short_conv_kernel_size", 4)}
+    return kimi_delta.sized(dim, s.eps, None, None, floor if safe else None, **sizes)
 
 
 def _full(c: Config, s: Sizes, dim: int) -> LatentAttention:
@@ -103,7 +94,7 @@ def write(arch: Architecture) -> dict[str, Any]:
         "model_type": "bailing_hybrid",
         "head_dim": op.key_dim,
         "short_conv_kernel_size": op.convolution,
-        "layer_types": kimi_delta.keys(arch)["layer_types"],
+        "layer_types": kimi_delta.kinds_of(arch),
         "kda_safe_gate": op.decay_floor is not None,
     }
     said |= {"kda_lower_bound": op.decay_floor} if op.decay_floor else {}
@@ -114,7 +105,7 @@ def write(arch: Architecture) -> dict[str, Any]:
 BLOCK = (
     *kimi_delta.rules("attention.", "dense"),
     *latent.attention_rules("attention."),
-    *PRE_NORMS + GLU_RULES + EXPERTS + ROUTER + SHARED,
+    *PRE_NORMS + GLU + EXPERTS + ROUTER + SHARED,
     Rule("mlp.gate.expert_bias", "feed_forward.op.router.correction"),
 )
 

@@ -7,25 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina.arch import (
-    GLU,
-    Architecture,
-    Clamp,
-    KeyPool,
-    KimiDeltaAttention,
-    LatentAttention,
-    RMSNorm,
-)
+from lamina.arch import GLU, Architecture, Clamp, KeyPool, KimiDeltaAttention, RMSNorm
 from lamina.errors import LaminaError
 from lamina.families.deepseek import blocks_around
-from lamina.published import latent, streams, vision_more
+from lamina.published import kimi_delta, latent, streams, vision_more
 from lamina.published.common import Family
 from lamina.published.config import Config
 from lamina.published.encoders import split
 from lamina.published.experts import layer_kinds, mixture, moe_of, router, sparse_layers
 from lamina.published.rules import Layout, Rule, decoder_rules, later_layers
 
-LINEAR, INDEXED = "linear_attention", "indexed_attention"
+INDEXED = "indexed_attention"
 
 
 def read(c: Config) -> Architecture:
@@ -55,21 +47,13 @@ def _delta(c: Config, norm: RMSNorm) -> KimiDeltaAttention:
     """The linear layers: decay and gate come from bottlenecks as wide as a head."""
     size = c.count("linear_head_dim", 128)
     floor = None if "linear_lower_bound" in c.data else -5.0
-    return KimiDeltaAttention(
-        heads=c.count("linear_num_heads", 64),
-        key_dim=size,
-        value_dim=size,
-        convolution=c.count("linear_conv_kernel_dim", 4),
-        decay_rank=size,
-        gate_rank=size,
-        decay_floor=c.float("linear_lower_bound", floor),
-        norm=norm,
-    )
+    sizes = {"heads": c.count("linear_num_heads", 64), "convolution": c.count("linear_conv_kernel_dim", 4)}
+    return kimi_delta.sized(size, norm.eps, size, size, c.float("linear_lower_bound", floor), **sizes)
 
 
 def write(arch: Architecture) -> dict[str, Any]:
-    """The text decoder's. What linear layers say follows with the modules that run them."""
-    mixers = [next(block.ops()) for block in arch.blocks]
+    """The text decoder's."""
+    linear = [op for op in arch.ops() if isinstance(op, KimiDeltaAttention)]
     indexer, expert = latent.attention_of(arch).indexer, moe_of(arch).expert
     assert isinstance(expert, GLU)
     assert indexer
@@ -80,24 +64,29 @@ def write(arch: Architecture) -> dict[str, Any]:
     return {
         "model_type": "glm5_next_text",
         **said,
-        "indexer_types": ["full"] * len(mixers),
+        "indexer_types": ["full"] * len(arch.blocks),
         "index_kpool": indexer.pool.size,
         "index_kpool_always_select_tail": indexer.pool.tail,
-        "layer_types": [INDEXED if isinstance(mixer, LatentAttention) else LINEAR for mixer in mixers],
+        "layer_types": kimi_delta.kinds_of(arch, INDEXED),
+        **(_linear_keys(linear[0]) if linear else {}),
         "swiglu_limit": expert.clamp.limit,
         **streams.hyper_keys(arch),
     }
+
+
+def _linear_keys(op: KimiDeltaAttention) -> dict[str, Any]:
+    keys = {"linear_num_heads": "heads", "linear_head_dim": "key_dim", "linear_conv_kernel_dim": "convolution"}
+    return {key: getattr(op, field) for key, field in (keys | {"linear_lower_bound": "decay_floor"}).items()}
 
 
 POOLED = (
     Rule("self_attn.indexer.index_kpool_compress_ape", "mixer.op.indexer.pool_bias"),
     Rule("self_attn.indexer.index_kpool_compress_gate", "mixer.op.indexer.pool_proj.weight"),
 )
-BLOCK = latent.BLOCK + latent.INDEXER + POOLED + streams.around_branches("hc_attn_", "hc_ffn_")
+BLOCK = kimi_delta.rules() + latent.BLOCK + latent.INDEXER + POOLED + streams.around_branches("hc_attn_", "hc_ffn_")
 
 
 def layout(arch: Architecture) -> Layout:
-    """The tensors of layers that attend; those of linear layers follow with the modules that run them."""
     skip = {r"(model\.)?visual\..*": "the image encoder is not part of this model"} | later_layers(len(arch.blocks))
     return Layout(decoder_rules(BLOCK, root="model.language_model."), skip=skip)
 

@@ -14,9 +14,9 @@ from lamina.published.common import (
     common_keys,
     decoder,
     glu_of,
+    inverse,
     pre_norm,
     rope_keys,
-    rounded,
     sizes,
 )
 from lamina.published.config import Config
@@ -51,7 +51,7 @@ def write(arch: Architecture) -> dict[str, Any]:
         "attention_multiplier": attention.scale,
         "residual_multiplier": arch.blocks[0].branches[0].multiplier,
         "embedding_multiplier": arch.embedding.scale,
-        "logits_scaling": rounded(1 / arch.head.scale),
+        "logits_scaling": inverse(arch.head.scale),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lamina.arch import Architecture, Attention, MoE, RMSNorm
 from lamina.arch.base import Op
-from lamina.published.common import Family, Sizes, decoder, glu_of, pre_norm, rounded, sizes
+from lamina.published.common import Family, Sizes, decoder, glu_of, inverse, pre_norm, sizes
 from lamina.published.config import Config
 from lamina.published.experts import joined_rules, router, router_keys
 from lamina.published.hybrids import ATTENTION, MAMBA, hybrid_keys, hybrid_kinds, hybrid_mixers
@@ -64,7 +64,7 @@ def write(arch: Architecture) -> dict[str, Any]:
         "attention_multiplier": attention.scale if attention else 1.0,
         "residual_multiplier": arch.blocks[0].branches[0].multiplier,
         "embedding_multiplier": arch.embedding.scale,
-        "logits_scaling": rounded(1 / arch.head.scale),
+        "logits_scaling": inverse(arch.head.scale),
     }
 
 

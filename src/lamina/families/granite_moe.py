@@ -14,10 +14,10 @@ from lamina.published.common import (
     attention_of,
     common_keys,
     decoder,
+    inverse,
     pick,
     pre_norm,
     rope_keys,
-    rounded,
     sizes,
 )
 from lamina.published.config import Config
@@ -55,7 +55,7 @@ def _keys(arch: Architecture, name: str) -> dict[str, Any]:
         "attention_multiplier": attention.scale,
         "residual_multiplier": arch.blocks[0].branches[0].multiplier,
         "embedding_multiplier": arch.embedding.scale,
-        "logits_scaling": rounded(1 / arch.head.scale),
+        "logits_scaling": inverse(arch.head.scale),
     }
 
 

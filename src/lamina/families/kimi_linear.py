@@ -87,7 +87,7 @@ LATENT = named(
     "block_sparse_moe.routed_expert_", "feed_forward.op.", "down_proj:latent_down up_proj:latent_up norm:latent_norm"
 )
 CORRECTION = Rule("block_sparse_moe.gate.e_score_correction_bias", "feed_forward.op.router.correction")
-EXPERTS = (CORRECTION, *BLOCK_SPARSE) + shared_rules("block_sparse_moe.shared_experts") + LATENT
+EXPERTS = (CORRECTION, *BLOCK_SPARSE, *shared_rules("block_sparse_moe.shared_experts"), *LATENT)
 
 
 def layout(arch: Architecture) -> Layout:

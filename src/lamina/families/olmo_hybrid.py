@@ -11,7 +11,7 @@ from lamina.arch import Architecture, Block, Branch, QKNorm, RMSNorm, Rotary
 from lamina.published import rope
 from lamina.published.common import Family, Sizes, alternating, decoder, glu_of, pre_norm, sizes
 from lamina.published.config import Config
-from lamina.published.delta_net import FULL, LINEAR, SEPARATE, keys, mixers, parts
+from lamina.published.delta_net import FULL, LINEAR, keys, mixers, parts, separate
 from lamina.published.recurrent import delta_net
 from lamina.published.rules import AFTER_NORMS, ATTENTION, QK_NORMS, Layout, Rule, decoder_rules
 from lamina.published.rules import GLU as GLU_RULES
@@ -74,7 +74,7 @@ RENAMED = (Rule("feedforward_layer_norm", "mixer.after"), AFTER_NORMS[1])
 
 def layout(arch: Architecture) -> Layout:
     """The reference saves one norm of the blocks with attention under a name that is published of the other blocks."""
-    block = (*mixers(arch, (*SEPARATE, *BEFORE), ATTENTION + QK_NORMS), *GLU_RULES)
+    block = (*mixers(arch, separate() + BEFORE, ATTENTION + QK_NORMS), *GLU_RULES)
     return Layout(decoder_rules(block + RENAMED), others=(decoder_rules(block + AFTER_NORMS),))
 
 

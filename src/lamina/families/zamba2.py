@@ -61,8 +61,8 @@ def read(c: Config) -> Architecture:
     width, heads = c.count("hidden_size"), c.count("num_attention_heads", most=1 << 16)
     size = max(1, 2 * width // heads)
     c.only("attention_head_dim", size)
-    usual = {"head_dim": size, "inner": 4 * width, "layers": len(USUAL), "vocab": 32000, "default_context": 4096}
-    s = sizes(c, 1e-5, "hidden_act", "gelu", **usual)
+    usual: dict[str, int] = {"head_dim": size, "inner": 4 * width, "layers": len(USUAL), "vocab": 32000}
+    s = sizes(c, 1e-5, "hidden_act", "gelu", "rms_norm_eps", default_context=4096, **usual)
     c.ignore("it follows from other keys", *DERIVED)
     found = kinds(c, "layers_block_type", c.list("layers_block_type", USUAL), s.layers, zamba.KINDS)
     mamba, different = _mamba(c, width), c.count("num_mem_blocks", 1, most=1 << 12)

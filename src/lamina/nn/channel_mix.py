@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.arch.channel_mix import ChannelMix as ChannelMixValue
-from lamina.nn.basic import Linear
+from lamina.nn.basic import Linear, Starting
 from lamina.nn.feedforward import activation
 from lamina.nn.registry import Place, runs
 from lamina.nn.step import Step
@@ -15,8 +17,10 @@ from lamina.nn.token_shift import TokenShift
 
 
 @runs(ChannelMixValue, "inner activation")
-class ChannelMix(nn.Module):
+class ChannelMix(Starting):
     """down(act(up(x + shift (y - x)))), y being the input of the token before. Shapes: x [B T D] -> [B T D]"""
+
+    starts: ClassVar = {"shift": 0.5}
 
     def __init__(self, value: ChannelMixValue, width: int, place: Place) -> None:
         super().__init__()

@@ -68,14 +68,16 @@ class KimiDeltaAttention(Stateful):
         v = v.unflatten(-1, (-1, value.value_dim)).transpose(1, 2)
         g = self._decay(decay if value.decay_rank is None else self.decay_b_proj(decay))
         held = step.layers(self.slot).held(self, step)
-        out, *held.kept = vector_delta_rule(q, k, v, g, b.float().sigmoid().mT, *held.kept, lengths=step.padding)
+        b = b.to(g.dtype).sigmoid().mT
+        out, *held.kept = vector_delta_rule(q, k, v, g, b, *held.kept, lengths=step.padding)
         gate = gate if value.gate_rank is None else self.gate_b_proj(gate)
         out = self.norm(out.transpose(1, 2).to(x.dtype)).flatten(2)
         return self.o_proj(out * gate.sigmoid())
 
     def _decay(self, x: Float[Tensor, "B T HK"]) -> Float[Tensor, "B H T K"]:
-        """Its logarithm."""
-        rate = self.decay_log_rate.float().exp()[:, None]
-        x = (x.float() + self.decay_bias).unflatten(-1, (-1, self.value.key_dim))
+        """Its logarithm, of float32 at least."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        rate = self.decay_log_rate.to(dtype).exp()[:, None]
+        x = (x.to(dtype) + self.decay_bias).unflatten(-1, (-1, self.value.key_dim))
         floor = self.value.decay_floor
         return (floor * torch.sigmoid(rate * x) if floor else -rate * F.softplus(x)).transpose(1, 2)

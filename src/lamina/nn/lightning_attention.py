@@ -14,7 +14,7 @@ from lamina.nn.recurrent import Recurrent
 from lamina.nn.registry import Place, reads, runs
 from lamina.nn.state import Stateful
 from lamina.nn.step import Step
-from lamina.ops.linear_attention import linear_attention
+from lamina.ops.fixed_decay import fixed_decay
 from lamina.ops.rotary import rotate
 
 FIELDS = "heads head_dim activation by_depth first rates scale qk_norm rotary norm norm_groups"
@@ -46,11 +46,11 @@ class LightningAttention(Stateful):
     def _turned(self, x: Float[Tensor, "B H T K"], step: Step) -> Float[Tensor, "B H T K"]:
         return rotate(x, self.value.rotary, *step.rotary(self.value.rotary)) if self.value.rotary else x
 
-    def _decay(self, step: Step) -> Float[Tensor, "B H T"]:
-        """Logarithms, the same for every token; the rates are made once a step."""
+    def _decay(self, step: Step) -> Float[Tensor, " H"]:
+        """Logarithms; the rates are made once a step."""
         if (key := ("rates", self.value.heads, self.value.rates)) not in step.shared:
             step.shared[key] = torch.tensor(self.value.rate, device=step.device)
-        return (step.shared[key] * -self.slower)[None, :, None].expand(step.batch, -1, step.tokens)
+        return step.shared[key] * -self.slower
 
     def forward(self, x: Float[Tensor, "B T D"], step: Step) -> Float[Tensor, "B T D"]:
         value = self.value
@@ -62,7 +62,7 @@ class LightningAttention(Stateful):
         q, k = self._turned(q, step), self._turned(k, step)
         q = q if value.scale == 1.0 else q * value.scale
         held = step.layers(self.slot).held(self, step)
-        out, *held.kept = linear_attention(q, k, v, self._decay(step), *held.kept, lengths=step.padding)
+        out, *held.kept = fixed_decay(q, k, v, self._decay(step), *held.kept, lengths=step.padding)
         out = out.transpose(1, 2).to(x.dtype).flatten(2)
         grouped = self.norm(out.unflatten(-1, (value.norm_groups, -1)) if value.norm_groups > 1 else out)
         return self.o_proj(grouped.flatten(2) * gate.sigmoid())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.arch.mixers import Mamba as MambaValue
-from lamina.nn.basic import Linear, norm
+from lamina.nn.basic import Linear, Starting, norm
 from lamina.nn.convolution import Convolution
 from lamina.nn.recurrent import Recurrent
 from lamina.nn.registry import Place, runs
@@ -19,22 +20,49 @@ from lamina.nn.step import Step
 from lamina.ops.selective_scan import selective_scan
 
 
-@runs(MambaValue, "inner state rank convolution convolution_bias bias norms")
-class Mamba(Stateful):
+class StepProjection(Linear, Starting):
+    """What makes a token's steps of their bottleneck, before the softplus.
+
+    Before training they are of 0.01: the geometric mean of the published range, 0.001 to 0.1.
+    """
+
+    starts: ClassVar = {"bias": math.log(math.expm1(0.01))}
+
+
+class HeadLinear(Linear):
+    """A projection of each head, whose rows stand one head after the other. Shapes: x [B H T I] -> [B H T O]"""
+
+    def __init__(self, heads: int, inputs: int, outputs: int, bias: bool = False) -> None:
+        super().__init__(inputs, heads * outputs, bias)
+        self.heads = heads
+
+    def forward(self, x: Float[Tensor, "B H T I"]) -> Float[Tensor, "B H T O"]:
+        size, weight = self.outputs // self.heads, self.weight
+        rows = [(h * size, (h + 1) * size) for h in range(self.heads)]
+        parts = [weight.cut(*at) if isinstance(weight, Packed) else weight[slice(*at)] for at in rows]
+        biases = [None if self.bias is None else self.bias[slice(*at)] for at in rows]
+        return torch.stack([linear(x[:, h], parts[h], biases[h]) for h in range(self.heads)], 1)
+
+
+@runs(MambaValue, "inner state rank convolution convolution_bias bias norms heads interleaved")
+class Mamba(Stateful, Starting):
     """A selective scan of `inner` channels, gated, between two projections.
 
     Shapes: x [B T D] -> [B T D]
     """
+
+    starts: ClassVar = {"skip": 1.0}
 
     def __init__(self, value: MambaValue, width: int, place: Place) -> None:
         super().__init__()
         self.value, self.slot = value, place.slot()
         self.in_proj = Linear(width, 2 * value.inner, value.bias)
         self.convolution = Convolution(value.inner, value.convolution, place, value.convolution_bias)
-        self.x_proj = Linear(value.inner, value.rank + 2 * value.state)
+        each = value.inner // value.heads
+        self.x_proj = HeadLinear(value.heads, each, value.rank + 2 * value.state)
         self.step_norm = norm(value.norms, value.rank)
         self.b_norm, self.c_norm = norm(value.norms, value.state), norm(value.norms, value.state)
-        self.step_proj = Linear(value.rank, value.inner, bias=True)
+        self.step_proj = StepProjection(value.rank, value.inner, bias=True)
         self.decay_log_rate = nn.Parameter(torch.empty(value.inner, value.state))
         self.skip = nn.Parameter(torch.empty(value.inner))
         self.o_proj = Linear(value.inner, width, value.bias)
@@ -51,7 +79,7 @@ class Mamba(Stateful):
         low, b, c = (part if made is None else made(part) for part, made in zip(parts, norms, strict=True))
         d = F.softplus(self.step_proj(low).float())
         held = step.layers(self.slot).held(self, step)
-        rate, skip = self.decay_log_rate.float().exp(), self.skip.float()
-        sequences = (part[:, None] for part in (u, d, b, c))
-        out, *held.kept = selective_scan(*sequences, rate[None], skip[None], *held.kept, lengths=step.padding)
+        rate, skip = self.decay_log_rate.float().exp()[None], self.skip.float()[None]
+        u, d, b, c = (part[:, None] for part in (u, d, b, c))
+        out, *held.kept = selective_scan(u, d, b, c, rate, skip, *held.kept, lengths=step.padding)
         return self.o_proj(out[:, 0].to(x.dtype) * F.silu(z))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.arch.mixers import Mamba2 as Mamba2Value
-from lamina.nn.basic import Linear, norm
+from lamina.nn.basic import Linear, Starting, norm
 from lamina.nn.convolution import Convolution
 from lamina.nn.recurrent import Recurrent
 from lamina.nn.registry import Place, runs
@@ -19,14 +20,18 @@ from lamina.nn.step import Step
 from lamina.ops.ssd import ssd
 
 FIELDS = "heads head_dim groups state convolution convolution_bias bias norm norm_groups norm_first output_bias"
+STEP = 0.01
+"""How large steps are before training: the geometric mean of the published range, 0.001 to 0.1."""
 
 
 @runs(Mamba2Value, f"{FIELDS} step_min step_max multipliers")
-class Mamba2(Stateful):
+class Mamba2(Stateful, Starting):
     """A matrix a head that fades with the step of each token, as its value says.
 
     Shapes: x [B T D] -> [B T D]
     """
+
+    starts: ClassVar = {"skip": 1.0, "step_bias": math.log(math.expm1(STEP))}
 
     def __init__(self, value: Mamba2Value, width: int, place: Place) -> None:
         super().__init__()
@@ -52,8 +57,8 @@ class Mamba2(Stateful):
             projected = projected * each.repeat_interleave(torch.tensor(self.sizes, device=x.device))
         return projected.split((value.inner, value.channels, value.heads), -1)
 
-    def _steps(self, raw: Tensor) -> Float[Tensor, "B H T"]:
-        step = F.softplus(raw.float() + self.step_bias)
+    def _steps(self, raw: Float[Tensor, "B T H"], dtype: torch.dtype) -> Float[Tensor, "B H T"]:
+        step = F.softplus(raw.to(dtype) + self.step_bias)
         if self.value.step_min or self.value.step_max is not None:
             step = step.clamp(self.value.step_min, self.value.step_max)
         return step.mT
@@ -73,8 +78,9 @@ class Mamba2(Stateful):
             part.unflatten(-1, (-1, n)).transpose(1, 2)
             for part, n in ((v, value.head_dim), (b, value.state), (c, value.state))
         )
-        steps = self._steps(raw)
-        g = -self.decay_log_rate.float().exp()[:, None] * steps
         held = step.layers(self.slot).held(self, step)
+        exact = held.kept[0].dtype
+        steps = self._steps(raw, exact)
+        g = -self.decay_log_rate.to(exact).exp()[:, None] * steps
         y, *held.kept = ssd(c, b, v, g, steps, self.skip, *held.kept, lengths=step.padding)
         return self.o_proj(self._gated(y.transpose(1, 2).flatten(2), gate).to(x.dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.arch.mixers import RWKV7 as RWKV7Value
-from lamina.nn.basic import Linear, norm
+from lamina.nn.basic import Linear, Starting, norm
 from lamina.nn.recurrent import Recurrent
 from lamina.nn.registry import Place, runs
 from lamina.nn.state import Stateful
@@ -27,13 +27,15 @@ VALUES = "rwkv7 values"
 
 
 @runs(RWKV7Value, "heads key_dim value_dim decay_rank step_rank gate_rank value_rank norm")
-class RWKV7(Stateful):
+class RWKV7(Stateful, Starting):
     """A matrix state a head that fades by a vector and from which one direction is taken, as its value says.
 
     Shapes: x [B T D] -> [B T D]
     Differs: the direction is divided by its length, as in the authors' code, and not by the root of its square + 1e-6,
     as in the fused form of flash-linear-attention.
     """
+
+    starts: ClassVar = {f"{use}_shift": 0.5 for use in USES} | {"direction": 1.0, "key_step": 1.0, "bonus": 0.0}
 
     def __init__(self, value: RWKV7Value, width: int, place: Place) -> None:
         super().__init__()

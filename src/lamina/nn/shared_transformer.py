@@ -41,7 +41,8 @@ class AdaptedAttention(Attention):
     def __init__(self, value: AttentionValue, inputs: int, width: int, rank: int | None, place: Place) -> None:
         super().__init__(value, inputs, place)
         self.o_proj = Linear(value.heads * value.values, width, value.output_bias)
-        sizes = {name: self.get_submodule(f"{name}_proj").weight.shape[0] for name in "qkv"} if rank else {}
+        keys, values = value.kv_heads * value.head_dim, value.kv_heads * value.values
+        sizes = {"q": value.heads * value.head_dim, "k": keys, "v": values} if rank else {}
         self.adapters = nn.ModuleDict({name: Adapter(inputs, size, rank or 0) for name, size in sizes.items()})
 
     def project(self, x: Tensor) -> Sequence[Tensor]:
@@ -91,11 +92,11 @@ class SharedTransformer(nn.Module):
         self.o_proj = Linear(width, width)
         if value.same_as is None:
             place.transformers[place.block] = self
-        else:
-            other = place.transformers[value.same_as]
-            share(self, other, "attention", "feed_forward", "o_proj")
-            share(self.attention, other.attention, "adapters")
-            share(self.feed_forward, other.feed_forward, "adapter")
+            return
+        other = place.transformers[value.same_as]
+        share(self, other, "attention", "feed_forward", "o_proj")
+        share(self.attention, other.get_submodule("attention"), "adapters")
+        share(self.feed_forward, other.get_submodule("feed_forward"), "adapter")
 
     def forward(self, x: Float[Tensor, "B T D"], step: Step) -> Float[Tensor, "B T D"]:
         both = self.before(torch.cat([x, step.shared["embedded"]], -1))

@@ -263,7 +263,7 @@ def row_indices(rows: Sequence[int] | Tensor, batch: int) -> Tensor:
 
 
 class Snapshot(NamedTuple):
-    """A copy of a state, of the fields that it has; None in the place of layers that need none within `ahead` tokens."""
+    """A copy of a state, of the fields that it has; None for layers that lose nothing within `ahead` tokens."""
 
     lengths: list[int]
     layers: list[Any]
@@ -356,8 +356,8 @@ class State:
         passed = [now - then for now, then in zip(self.lengths, saved.lengths, strict=True)]
         if saved.ahead is not None and not all(0 <= tokens <= saved.ahead for tokens in passed):
             raise LaminaError(
-                f"rows of {self.lengths} tokens cannot go back to {saved.lengths}: the snapshot is for steps of at most "
-                f"{saved.ahead} tokens"
+                f"rows of {self.lengths} tokens cannot go back to {saved.lengths}: "
+                f"the snapshot is for steps of at most {saved.ahead} tokens"
             )
         self.lengths, self.memory_mask = list(saved.lengths), saved.memory_mask
         self.history = None if saved.history is None else saved.history.clone()

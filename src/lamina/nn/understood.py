@@ -72,6 +72,10 @@ def _at_odds(arch: Architecture) -> Iterator[tuple[str, str]]:
     for path, block in (*((f"prediction.blocks[{d}]", block) for d, block in enumerate(later)), *_recursive(arch)):
         if any(branch.aside for branch in block.branches):
             yield path, "SharedTransformer, which reads what the embedding gave"
+    for i, name, aside in _asides(arch):
+        for field in ("kv_from", "blocks", "keys_as_values", "sinks"):
+            if getattr(aside.attention, field) not in (None, False):
+                yield f"blocks[{i}].{name}.aside.attention.{field}", "in a SharedTransformer"
     yield from _beside_streams(arch)
     yield from _indexed(arch)
     yield from _mixed(arch)
@@ -92,6 +96,12 @@ def _at_odds(arch: Architecture) -> Iterator[tuple[str, str]]:
                 yield f"blocks[{i}].{name}", "CrossAttention with a recursion"
             if isinstance(op, values.CrossAttention) and op.qk_norm and op.qk_norm.over == "width":
                 yield f"blocks[{i}].{name}.qk_norm.over", "width"
+
+
+def _asides(arch: Architecture) -> Iterator[tuple[int, str, values.SharedTransformer]]:
+    """What stands aside of branches, and where."""
+    for i, block in enumerate(arch.blocks):
+        yield from ((i, name, branch.aside) for name, branch in block.named_branches().items() if branch.aside)
 
 
 def _recursive(arch: Architecture) -> Iterator[tuple[str, Block]]:

@@ -59,7 +59,9 @@ def _forward(
         piece, state = rule(state, *_pieces(sequences, start, end), *constants)
         if end - start == tokens:
             return piece, state
-        out = piece.new_empty(*piece.shape[:2], tokens, *piece.shape[3:]) if out is None else out
+        if out is None:  # a token's heads beside each other, as what comes after reads them
+            rows, heads = piece.shape[:2]
+            out = piece.new_empty(rows, tokens, heads, *piece.shape[3:]).transpose(1, 2)
         out[:, :, start:end] = piece
     assert out is not None, "there is a token at least"
     return out, state

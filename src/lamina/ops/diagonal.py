@@ -1,8 +1,8 @@
 """A recurrence in which each number is alone, s_t = a_t s_(t-1) + u_t, over the tokens of a chunk at once.
 
-Every two neighbours are one step, s_(t+1) = (a_(t+1) a_t) s_(t-1) + (u_(t+1) + a_(t+1) u_t), so half as many tokens make
-a recurrence of the same kind, which gives every second state; the others follow from those. That is twice the work of
-a token at a time, in as many operations as the length has bits. Decays are only multiplied, never divided by: strong
+Every two neighbours are one step, s_(t+1) = (a_(t+1) a_t) s_(t-1) + (u_(t+1) + a_(t+1) u_t), so half as many tokens
+make a recurrence of the same kind, which gives every second state; the others follow from those. That is twice the work
+of a token at a time, in as many operations as the length has bits. Decays are only multiplied, never divided by: strong
 ones fade to zero. The gradient is the same recurrence from the last token to the first.
 Source: Blelloch, Prefix sums and their applications (1990), section 1.4
 """

@@ -94,7 +94,8 @@ def _begun(q: Tensor, k: Tensor, v: Tensor, g: Tensor, i: Tensor, state: States 
 def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor, i: Tensor, *, eps: float) -> tuple[Tensor, States]:
     """A chunk of n tokens: pieces [B H n K] and [B H n V]."""
     matrix, vector, most = state
-    q, k, v, g, i = (x.to(matrix.dtype) for x in (q * k.shape[-1] ** -0.5, k, v, g, i))
+    q, k, v, g, i = (x.to(matrix.dtype) for x in (q, k, v, g, i))
+    q = q * k.shape[-1] ** -0.5
     if v.shape[2] == 1:
         return _step(state, q, k, v, g, i, eps)
     sums = g.cumsum(-1)

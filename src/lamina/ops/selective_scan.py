@@ -48,12 +48,12 @@ def selective_scan(
     (d,) = real(lengths, d)
     if chunk > 0 and (found := _native(x, d, b, c, rate, skip, state)) is not None:
         return found
-    channels, (rows, heads, tokens, width) = rate.shape[2], x.shape
-    each = max(1, ROOM // (rows * heads * channels * max(1, min(chunk, tokens))))
-    pieces = []
-    for part in (slice(i, i + each) for i in range(0, width, each)):
-        sequences, constants = (x[..., part], d[..., part], b, c), (rate[:, part], skip[:, part])
-        pieces.append(over_chunks(_rule, (state[:, :, part],), sequences, constants, chunk))
+    each = max(1, ROOM // (len(x) * rate.shape[0] * rate.shape[2] * max(1, min(chunk, x.shape[2]))))
+    parts = (x.split(each, 3), d.split(each, 3), rate.split(each, 1), skip.split(each, 1), state.split(each, 2))
+    pieces = [
+        over_chunks(_rule, (begun,), (given, steps, b, c), (rates, skips), chunk)
+        for given, steps, rates, skips, begun in zip(*parts, strict=True)
+    ]
     if len(pieces) == 1:
         out, (state,) = pieces[0]
         return out, state
@@ -78,9 +78,7 @@ def selective_scan_reference(
     return torch.stack(outputs, 2), state
 
 
-def _state(
-    x: Tensor, d: Tensor, b: Tensor, c: Tensor, rate: Tensor, skip: Tensor, state: Tensor | None
-) -> Tensor:
+def _state(x: Tensor, d: Tensor, b: Tensor, c: Tensor, rate: Tensor, skip: Tensor, state: Tensor | None) -> Tensor:
     """The state to begin with, zeros where none is given. Raises: LaminaError for shapes that do not fit each other."""
     rows, heads, tokens, width = x.shape
     states = rate.shape[-1]

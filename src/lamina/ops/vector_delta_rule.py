@@ -12,9 +12,13 @@ Source: arXiv 2510.26692, section 3 (the rule); 2406.06484, section 3 (the chunk
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
@@ -89,10 +93,11 @@ def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor) 
     q, k, decay, b = shared(q, groups), shared(k, groups), g.exp(), b[..., None]
     if v.shape[2] == 1:
         return _step(old, q, k, v, decay, b)
-    seen, like_keys, q, k, left, decay = _meeting(q, k, decay)
-    asked = b * (v - k @ old)
-    corrections = torch.linalg.solve_triangular(like_keys * b, asked, upper=False, unitriangular=True)
-    return q @ old + seen @ corrections, (decay.mT * old + left.mT @ corrections,)
+    meeting = _Meeting.apply if torch.is_grad_enabled() else _meeting
+    scores, asking, left, since = meeting(q, k, decay)
+    (seen, like_keys), (q, k) = scores.unbind(3), asking.unbind(3)
+    corrections = torch.linalg.solve_triangular(like_keys * b, b * (v - k @ old), upper=False, unitriangular=True)
+    return q @ old + seen @ corrections, (since[:, :, -1:].mT * old + left.mT @ corrections,)
 
 
 def _step(old: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, b: Tensor) -> tuple[Tensor, States]:
@@ -102,36 +107,89 @@ def _step(old: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, b: Tensor
     return q @ new, (new,)
 
 
-def _meeting(q: Tensor, k: Tensor, decay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Scores of queries with keys up to their own, of keys with keys before them; and what meets the state.
+Kept = list[tuple[Tensor, Tensor, Tensor]]
 
-    Shapes: [B H n K] -> two of [B H n n]; q and k times what faded since before the first token, k times what fades
-    until the last one, and all that fades [B H 1 K]
+
+def _meeting(q: Tensor, k: Tensor, decay: Tensor, kept: Kept | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scores of queries, and of keys, with each key up to their own, and before it; and what meets the state.
+
+    What the gradient needs of each joining is appended to `kept`.
+    Shapes: [B H n K] -> scores [B H n 2 n], the second of the two of keys; q and k times what faded since before the
+    first token [B H n 2 K]; k times what fades until the last one, and what faded before each since the first
     """
-    tokens = k.shape[2]
-    asking, left = torch.stack([q, k], 3) * decay[..., None, :], k.clone()
-    scores = k.new_zeros(*k.shape[:3], 2, tokens)
+    asking, left, since = torch.stack([q, k], 3) * decay[..., None, :], k.clone(), decay.clone()
+    scores = k.new_zeros(*k.shape[:3], 2, k.shape[2])
     scores[..., 0, :].diagonal(dim1=2, dim2=3)[:] = (q[..., None, :] @ k[..., None])[..., 0, 0]
+    for half, start, end in _runs(k.shape[2]):
+        later, earlier, fades = _parts(half, start, end, asking, left, since)
+        met = later.flatten(3, 4) @ earlier.mT
+        _square(scores, half, start, end)[:] = met.unflatten(3, (-1, 2)).movedim(2, -1)
+        if kept is not None:
+            kept.append((later.clone(), earlier.clone(), fades.clone()))
+        earlier *= fades[:, :, :, -1:]
+        later *= fades[:, :, :, :1, None]
+        fades[:, :, :, 1:] *= fades[:, :, :, :1]
+    return scores, asking, left, since
+
+
+def _runs(tokens: int) -> Iterator[tuple[int, int, int]]:
+    """What joins: between which tokens runs of so many, each with as many behind it, or with the last ones."""
     half = 1
     while half < tokens:
-        since, until = torch.ones_like(decay), torch.ones_like(decay)
         whole = tokens - tokens % (2 * half)
-        for start, end in ((0, whole), (whole, tokens)):
-            if end - start <= half:
-                continue
-            size = min(2 * half, end - start)
-            asks, keys, fades = (x[:, :, start:end].unflatten(2, (-1, size)) for x in (asking, left, decay))
-            met = asks[:, :, :, half:].flatten(3, 4) @ keys[:, :, :, :half].mT
-            runs = scores[:, :, start:end, :, start:end].unflatten(4, (-1, size)).unflatten(2, (-1, size))
-            runs.diagonal(dim1=2, dim2=5)[:, :, half:, :, :half] = met.unflatten(3, (-1, 2)).movedim(2, -1)
-            since[:, :, start:end].unflatten(2, (-1, size))[:, :, :, half:] = fades[:, :, :, half - 1 : half]
-            until[:, :, start:end].unflatten(2, (-1, size))[:, :, :, :half] = fades[:, :, :, -1:]
-        asking, left, decay = _times(asking, since[..., None, :]), _times(left, until), _times(decay, since)
+        if whole:
+            yield half, 0, whole
+        if tokens - whole > half:
+            yield half, whole, tokens
         half *= 2
-    (q, k), (seen, like_keys) = asking.unbind(3), scores.unbind(3)
-    return seen, like_keys, q, k, left, decay[:, :, -1:]
 
 
-def _times(x: Tensor, factor: Tensor) -> Tensor:
-    """In place where no gradient will ask what was there."""
-    return x * factor if torch.is_grad_enabled() else x.mul_(factor)
+def _parts(half: int, start: int, end: int, asking: Tensor, left: Tensor, since: Tensor) -> tuple[Tensor, ...]:
+    """Of r joining runs what asks in the later ones [B H r m 2 K], the keys of the earlier ones [B H r half K].
+
+    And what faded since the first token until the last of the earlier ones and each later one [B H r 1+m K].
+    """
+    size = min(2 * half, end - start)
+    runs = (x[:, :, start:end].unflatten(2, (-1, size)) for x in (asking, left, since))
+    asks, keys, fades = runs
+    return asks[:, :, :, half:], keys[:, :, :, :half], fades[:, :, :, half - 1 :]
+
+
+def _square(scores: Tensor, half: int, start: int, end: int) -> Tensor:
+    """The scores of r later runs with the earlier ones [B H m 2 half r]."""
+    size = min(2 * half, end - start)
+    runs = scores[:, :, start:end, :, start:end].unflatten(4, (-1, size)).unflatten(2, (-1, size))
+    return runs.diagonal(dim1=2, dim2=5)[:, :, half:, :, :half]
+
+
+class _Meeting(torch.autograd.Function):
+    """`_meeting`, and its gradient: the same joinings in reverse."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, decay: Tensor) -> tuple[Tensor, ...]:
+        kept: Kept = []
+        made = _meeting(q, k, decay, kept)
+        ctx.save_for_backward(q, k, decay, *(part for parts in kept for part in parts))
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_scores: Tensor, *of_rest: Tensor) -> tuple[Tensor, ...]:
+        q, k, decay, *saved = ctx.saved_tensors
+        kept = zip(*([iter(saved)] * 3), strict=True)
+        asking, left, since = (x.clone() for x in of_rest)  # their gradients
+        for (half, start, end), (later, earlier, fades) in reversed(list(zip(_runs(k.shape[2]), kept, strict=True))):
+            of_later, of_earlier, of_fades = _parts(half, start, end, asking, left, since)
+            met = _square(of_scores, half, start, end).movedim(-1, 2).flatten(3, 4)
+            first, second = fades[:, :, :, :1], fades[:, :, :, -1:]
+            of_first = (of_later * later).sum((3, 4)) + (of_fades[:, :, :, 1:] * fades[:, :, :, 1:]).sum(3)
+            of_second = (of_earlier * earlier).sum(3)
+            of_later.mul_(first[..., None, :]).add_((met @ earlier).unflatten(3, (-1, 2)))
+            of_earlier.mul_(second).add_(met.mT @ later.flatten(3, 4))
+            of_fades[:, :, :, 1:] *= first
+            of_fades[:, :, :, 0] += of_first
+            of_fades[:, :, :, -1] += of_second
+        own = of_scores[..., 0, :].diagonal(dim1=2, dim2=3)[..., None, None]
+        of_q, of_k = (own @ x[..., None, :] for x in (k, q))
+        of_q, of_k = of_q[..., 0, :] + asking[..., 0, :] * decay, of_k[..., 0, :] + asking[..., 1, :] * decay + left
+        return of_q, of_k, since + asking[..., 0, :] * q + asking[..., 1, :] * k

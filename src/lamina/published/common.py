@@ -257,7 +257,18 @@ def rounded(value: float) -> float:
 
 def factor(product: float, by: float) -> float:
     """The number of fewest digits that makes `product` when multiplied by `by`."""
-    near = [float(f"{product / by:.{digits}g}") for digits in range(1, 18)]
-    for towards in (math.inf, -math.inf):  # a quotient is rounded too
-        near += [last := math.nextafter(product / by, towards), math.nextafter(last, towards)]
-    return next((number for number in near if number * by == product), product / by)
+    return next((number for number in _near(product / by) if number * by == product), product / by)
+
+
+def inverse(value: float) -> float:
+    """The number of fewest digits whose inverse is `value` (a whole one without a point)."""
+    found = next((number for number in _near(1 / value) if 1 / number == value), 1 / value)
+    return int(found) if found.is_integer() else found
+
+
+def _near(quotient: float) -> list[float]:
+    """Numbers of ever more digits near a quotient, which was rounded itself."""
+    near = [float(f"{quotient:.{digits}g}") for digits in range(1, 18)]
+    for towards in (math.inf, -math.inf):
+        near += [last := math.nextafter(quotient, towards), math.nextafter(last, towards)]
+    return [number for number in near if number]

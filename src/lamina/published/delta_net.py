@@ -14,8 +14,8 @@ LINEAR, FULL = "linear_attention", "full_attention"
 TO, OURS = "linear_attn.", "mixer.op."
 CONVOLVED, OTHERS = ("q_proj.weight", "k_proj.weight", "v_proj.weight"), ("step_proj.weight", "decay_proj.weight")
 
-RATES = named(TO, OURS, "A_log:decay_log_rate dt_bias:decay_bias")
-REST = (*RATES, *named(TO, OURS, "conv1d:convolution norm out_proj:o_proj"))
+RATES = "A_log:decay_log_rate dt_bias:decay_bias "
+REST = named(TO, OURS, RATES + "conv1d:convolution norm out_proj:o_proj")
 APART = (
     *REST,
     Rule(TO + "in_proj_qkv.weight", *(OURS + name for name in CONVOLVED)),
@@ -23,14 +23,14 @@ APART = (
 )
 """Of Qwen3.5 and later: the input's projections are four tensors."""
 
-SEPARATE = (
-    *RATES,
-    *named(TO, OURS, "q_proj k_proj v_proj b_proj:step_proj a_proj:decay_proj g_proj:gate_proj o_norm:norm o_proj"),
-    Rule(TO + "{part}_conv1d", OURS + "convolution", parts={part: f"{OURS}{part}_proj" for part in "qkv"}),
-)
-"""Of flash-linear-attention and OLMo Hybrid: a tensor for each of the input's projections, and three convolutions."""
-
 SKIP = {r"mtp\..*": LATER, r"(model\.)?visual\..*": "the image encoder is not part of this model"}
+
+
+def separate(to: str = TO) -> tuple[Rule, ...]:
+    """Of flash-linear-attention and OLMo Hybrid: a tensor for each projection of the input, and three convolutions."""
+    names = "q_proj k_proj v_proj b_proj:step_proj a_proj:decay_proj g_proj:gate_proj o_norm:norm o_proj"
+    parts = {part: f"{OURS}{part}_proj" for part in "qkv"}
+    return (*named(to, OURS, RATES + names), Rule(to + "{part}_conv1d", OURS + "convolution", parts=parts))
 
 
 def together(net: GatedDeltaNet) -> tuple[Rule, ...]:

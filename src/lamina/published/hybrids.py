@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina.arch import GLU, Architecture, Attention, Mamba2
+from lamina.arch import GLU, MLP, Architecture, Attention, Mamba2
 from lamina.published.common import common_keys, rope_keys
 from lamina.published.recurrent import mamba2_keys, mamba2_rules
 from lamina.published.rules import ATTENTION as ATTENTION_RULES
@@ -13,7 +13,7 @@ from lamina.published.rules import Rule
 MAMBA, ATTENTION = "linear_attention", "full_attention"
 
 
-def hybrid_keys(arch: Architecture, name: str, glu: GLU) -> dict[str, Any]:
+def hybrid_keys(arch: Architecture, name: str, glu: GLU | MLP) -> dict[str, Any]:
     """What they say in the same words; of mixers that a model has not, the smallest that a config can say."""
     ops = arch.ops()
     attention = next((op for op in ops if isinstance(op, Attention)), Attention(heads=1, kv_heads=1, head_dim=2))

@@ -22,15 +22,27 @@ dt_bias:decay_bias g_proj:gate_proj g_a_proj:gate_a_proj g_b_proj:gate_b_proj o_
 
 
 def rules(theirs: str = "self_attn.", output: str = "o_proj", ones: tuple[int, ...] = ()) -> tuple[Rule, ...]:
-    """The tensors of one; `ones` are the places of dimensions of one that its rates are published with."""
+    """The tensors of one; `ones` are the places of dimensions of one that its rates are published with.
+
+    Rates that have none may be padded: those of the 96 heads of Kimi K3 are 128 numbers.
+    """
     ours = "mixer.op."
     parts = {part: f"{ours}{part}_proj" for part in "qkv"}
+    rates = Rule(f"{theirs}A_log", f"{ours}decay_log_rate", ones=ones)
     return (
         *named(theirs, ours, _NAMES),
-        Rule(f"{theirs}A_log", f"{ours}decay_log_rate", ones=ones),
+        rates if ones else rates.padded(),
         Rule(f"{theirs}{{part}}_conv1d", f"{ours}convolution", parts=parts),
         Rule(theirs + output, f"{ours}o_proj"),
     )
+
+
+def sized(
+    dim: int, eps: float, decay_rank: int | None, gate_rank: int | None, floor: float | None, **sizes: int
+) -> KimiDeltaAttention:
+    """One whose keys are as wide as its values."""
+    ranks: dict[str, Any] = {"decay_rank": decay_rank, "gate_rank": gate_rank, "decay_floor": floor}
+    return KimiDeltaAttention(key_dim=dim, value_dim=dim, norm=RMSNorm(eps=eps), **ranks, **sizes)
 
 
 def read(c: Config, s: Sizes) -> tuple[KimiDeltaAttention, list[str]]:
@@ -74,24 +86,19 @@ def decoder_keys(arch: Architecture, architecture: str) -> dict[str, Any]:
 
 
 def of(arch: Architecture) -> KimiDeltaAttention:
-    """The first one."""
+    """The first linear layer."""
     return next(op for op in arch.ops() if isinstance(op, KimiDeltaAttention))
 
 
-def keys(arch: Architecture, full: str = FULL) -> dict[str, Any]:
-    """What the reference's own configs say of the linear layers, and of which those are; `full` are the others."""
-    op, mixers = of(arch), [next(block.ops()) for block in arch.blocks]
-    return {
-        "linear_num_heads": op.heads,
-        "linear_head_dim": op.key_dim,
-        "linear_conv_kernel_dim": op.convolution,
-        "layer_types": [full if isinstance(mixer, LatentAttention) else LINEAR for mixer in mixers],
-    }
+def kinds_of(arch: Architecture, full: str = FULL) -> list[str]:
+    """`layer_types`; `full` is what the layers are called that attend."""
+    mixers = (next(block.ops()) for block in arch.blocks)
+    return [full if isinstance(mixer, LatentAttention) else LINEAR for mixer in mixers]
 
 
 def own_keys(arch: Architecture) -> dict[str, Any]:
     """What `read` reads in the object of the linear layers' own."""
-    op, kinds = of(arch), keys(arch)["layer_types"]
+    op, kinds = of(arch), kinds_of(arch)
     said = {
         "head_dim": op.key_dim,
         "num_heads": op.heads,

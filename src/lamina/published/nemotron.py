@@ -11,7 +11,7 @@ from lamina.published.config import LATER
 from lamina.published.recurrent import mamba2_rules
 from lamina.published.rules import Layout, Rule, named
 
-O = TypeVar("O", bound=Op)
+Found = TypeVar("Found", bound=Op)
 
 KINDS: dict[type[Op], str] = {Mamba2: "linear_attention", Attention: "full_attention", MLP: "mlp", MoE: "moe"}
 ROOT = "backbone."
@@ -19,7 +19,7 @@ USUAL = Attention(heads=32, kv_heads=8, head_dim=128)
 """The attention that the reference's config speaks of, whether or not a block has one."""
 
 
-def _first(arch: Architecture, kind: type[O]) -> O | None:
+def _first(arch: Architecture, kind: type[Found]) -> Found | None:
     return next((op for op in arch.ops() if isinstance(op, kind)), None)
 
 

@@ -27,6 +27,7 @@ class Entry(NamedTuple):
     our columns where it is negative. `without` is the place of a dimension of one that ours have and a published tensor
     has not. With `rows`, it holds those of one of ours alone, from the first number to before the second. Where a
     checkpoint may cut the rows into several tensors, `shards` is their name, {shard} standing for the number of each.
+    One that is `padded` may have zeros behind our rows.
     """
 
     theirs: tuple[str, ...]
@@ -41,6 +42,12 @@ class Entry(NamedTuple):
     without: int | None = None
     rows: tuple[int, int] | None = None
     shards: str = ""
+    padded: bool = False
+
+    def fits(self, found: Sequence[int], needed: Sequence[int]) -> bool:
+        """Whether a published tensor of one shape holds what needs another."""
+        longer = self.padded and len(found) == len(needed) and found[0] > needed[0] and found[1:] == needed[1:]
+        return longer or found == needed
 
     def shape(self, ours: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
         """The shape of each published tensor, from those of the parameters."""
@@ -143,6 +150,7 @@ class Rule:
     folded: int
     without: int | None
     parts: Mapping[str, str] | None
+    zeros: bool
 
     def __init__(
         self,
@@ -159,7 +167,7 @@ class Rule:
         parts: Mapping[str, str] | None = None,
     ) -> None:
         fields = {"theirs": theirs, "ours": ours, "transpose": transpose, "blocks": blocks, "ones": ones}
-        fields |= {"turns": turns, "folded": folded, "without": without, "parts": parts}
+        fields |= {"turns": turns, "folded": folded, "without": without, "parts": parts, "zeros": False}
         for name, value in (fields | {"stacked": stacked or "{e}" in theirs, "interleaved": interleaved}).items():
             object.__setattr__(self, name, value)
 
@@ -170,6 +178,12 @@ class Rule:
         object.__setattr__(made, "ours", tuple(ours + name for name in self.ours))
         if self.parts:
             object.__setattr__(made, "parts", {part: ours + name for part, name in self.parts.items()})
+        return made
+
+    def padded(self) -> Rule:
+        """The same rule of a tensor that may hold more rows than ours, of zeros; they are not written."""
+        made = copy(self)
+        object.__setattr__(made, "zeros", True)
         return made
 
     def limited(self, blocks: Iterable[int]) -> Rule:
@@ -210,7 +224,8 @@ class Rule:
         shape = self.ones, self.turns, self.folded, self.without
         shards = theirs if "{shard}" in theirs else ""
         each = tuple(name.replace("{shard}", "0") for name in each)
-        return Entry(each, ours, turned, self.stacked, self.interleaved, "{e}" in theirs, *shape, shards=shards)
+        entry = Entry(each, ours, turned, self.stacked, self.interleaved, "{e}" in theirs, *shape, shards=shards)
+        return entry._replace(padded=self.zeros)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Mechanisms and encoders register their words with `words` by being imported, which happens here.
 """
 
+from lamina.report import cells as cells
 from lamina.report import encoders as encoders
 from lamina.report import mechanisms as mechanisms
 from lamina.report import shared as shared

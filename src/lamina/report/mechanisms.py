@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from lamina.arch.channel_mix import ChannelMix
 from lamina.arch.mixers import (
-    MLSTM,
     RGLRU,
-    RWKV7,
-    SLSTM,
     BlockIndexer,
     CompressedAttention,
     CompressedConvolutionalAttention,
+    DeltaNet,
     DifferentialAttention,
     GatedDeltaNet,
     GatedLinearAttention,
@@ -37,13 +34,13 @@ for kind, name in (
     (CompressedAttention, "compressed attention"),
     (CompressedConvolutionalAttention, "CCA"),
     (DifferentialAttention, "differential attention"),
+    (DeltaNet, "DeltaNet"),
     (GatedDeltaNet, "Gated DeltaNet"),
     (GatedLinearAttention, "gated linear attention"),
     (KimiDeltaAttention, "Kimi Delta Attention"),
     (LatentAttention, "MLA"),
     (LightningAttention, "lightning attention"),
     (LinearAttention, "linear attention"),
-    (MLSTM, "mLSTM"),
     (Mamba, "Mamba"),
     (Mamba2, "Mamba-2"),
     (MoE, "MoE"),
@@ -51,9 +48,6 @@ for kind, name in (
     (RelativeAttention, "relative attention"),
     (Retention, "retention"),
     (RGLRU, "RG-LRU"),
-    (RWKV7, "RWKV-7"),
-    (SLSTM, "sLSTM"),
-    (ChannelMix, "channel mix"),
     (ShortConvolution, "short convolution"),
 ):
     kind_of.register(kind)(lambda op, name=name: name)
@@ -76,15 +70,13 @@ def _(op: CompressedAttention) -> str:
 
 @name_of.register(LatentAttention)
 @name_of.register(CompressedAttention)
+@name_of.register(DeltaNet)
 @name_of.register(KimiDeltaAttention)
 @name_of.register(GatedLinearAttention)
 @name_of.register(LightningAttention)
 @name_of.register(LinearAttention)
 @name_of.register(Retention)
-@name_of.register(MLSTM)
 @name_of.register(Mamba2)
-@name_of.register(RWKV7)
-@name_of.register(SLSTM)
 def _(op: LatentAttention) -> str:
     return f"{kind_of(op)}, {op.heads} heads"
 
@@ -231,6 +223,17 @@ def _(op: GatedDeltaNet) -> list[str]:
 
 
 @phrases.register
+def _(op: DeltaNet) -> list[str]:
+    features = {"silu": "", "relu": ", ReLU", "elu": ", elu + 1", None: ", no activation"}[op.activation]
+    said = [f"key {op.key_dim}, value {op.value_dim}{features}", "no decay"]
+    said += [f"convolution of {op.convolution}"] if op.convolution else []
+    said += ["queries and keys of sum 1"] if op.unit == "sum" else []
+    said += [] if op.learned_step else ["steps of 1"]
+    said += ["step up to 2 (negative eigenvalues)"] if op.negative_eigenvalues else []
+    return [*said, f"{norm(op.norm)} per head" + (f", {ACTIVATIONS.get(op.gate, op.gate)} gate" if op.gate else "")]
+
+
+@phrases.register
 def _(op: KimiDeltaAttention) -> list[str]:
     said = [f"key {op.key_dim}, value {op.value_dim}", f"convolution of {op.convolution}"]
     floor = f", never below exp({number(op.decay_floor)})" if op.decay_floor is not None else ""
@@ -274,27 +277,6 @@ def _finished(op: LinearAttention | Retention | GatedLinearAttention) -> list[st
 
 
 @phrases.register
-def _(op: MLSTM) -> list[str]:
-    said = [f"key {op.key_dim}, value {op.value_dim}", "exponential input gate, sigmoid forget gate"]
-    said += [f"gates soft-capped at {number(op.softcap)}"] if op.softcap else []
-    return [*said, f"{norm(op.norm)} per head, sigmoid gate"]
-
-
-@phrases.register
-def _(op: SLSTM) -> list[str]:
-    said = [f"{op.head_dim} cells a head", "gates that read the last output, one token after the other"]
-    return [*said, f"exponential input gate, {op.forget} forget gate", f"{norm(op.norm)} per head"]
-
-
-@phrases.register
-def _(op: RWKV7) -> list[str]:
-    said = [f"key {op.key_dim}, value {op.value_dim}", f"a decay per row, rank {op.decay_rank}"]
-    said += [f"a step per row, rank {op.step_rank}", "reads the token before"]
-    said += [f"values mixed with the first ones, rank {op.value_rank}"] if op.value_rank else []
-    return [*said, f"{norm(op.norm)} per head, gate of rank {op.gate_rank}"]
-
-
-@phrases.register
 def _(op: Mamba2) -> list[str]:
     groups = "" if op.groups == 1 else f", B and C in {op.groups} groups"
     said = [f"head {op.head_dim}, state {op.state}{groups}", f"convolution of {op.convolution}", "a decay per head"]
@@ -313,17 +295,7 @@ def _(op: ShortConvolution) -> list[str]:
     return ["two gates from the input", *(["bias"] if op.bias else [])]
 
 
-# -- experts and other feed-forwards
-
-
-@name_of.register
-def _(op: ChannelMix) -> str:
-    return f"channel mix {op.inner:,}, {ACTIVATIONS[op.activation]}"
-
-
-@phrases.register
-def _(op: ChannelMix) -> list[str]:
-    return ["reads the token before"]
+# -- experts
 
 
 @name_of.register

@@ -7,7 +7,7 @@ from lamina.arch.mixers.compressed_attention import CompressedAttention, Compres
 from lamina.arch.mixers.compressed_convolution import CompressedConvolutionalAttention
 from lamina.arch.mixers.conformer import DistanceAttention, GatedConvolution
 from lamina.arch.mixers.cross_attention import CrossAttention
-from lamina.arch.mixers.delta_rule import GatedDeltaNet, KimiDeltaAttention
+from lamina.arch.mixers.delta_rule import DeltaNet, GatedDeltaNet, KimiDeltaAttention
 from lamina.arch.mixers.differential_attention import DifferentialAttention
 from lamina.arch.mixers.latent_attention import Indexer, KeyPool, LatentAttention, LearnedTemperature
 from lamina.arch.mixers.lightning_attention import LightningAttention
@@ -32,6 +32,7 @@ __all__ = [
     "CompressedConvolutionalAttention",
     "Compressor",
     "CrossAttention",
+    "DeltaNet",
     "DifferentialAttention",
     "DistanceAttention",
     "EntryIndexer",

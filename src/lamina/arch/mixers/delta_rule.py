@@ -23,6 +23,63 @@ def delta_rule(key_heads: int, value_heads: int, key_dim: int, value_dim: int) -
     return Work(6 * value_heads * key_dim * value_dim, chunked=chunked)
 
 
+class DeltaNet(Mixer):
+    """S <- S + b k (v - S^T k)^T; o = S^T q, with a step `b` a head and token: nothing fades.
+
+    A short convolution runs over q, k and v, and a SiLU over v and, as its `activation` says, over q and k; then q and
+    k are made of one length and q is times K^-0.5. b is the sigmoid of a projection of the input. The output is
+    normalised a head, then times `gate` of a projection.
+
+    Fields: `convolution` None is none; `activation` "elu" is elu + 1, None the identity; `unit` says what of q and of k
+    is one, the "length" or the "sum" of its sizes; without a `learned_step` b is 1; with `negative_eigenvalues` it is
+    doubled (arXiv 2411.12537).
+    Source: arXiv 2406.06484; 2102.11174, eq. 24.
+    """
+
+    kind: Literal["deltanet"] = "deltanet"
+    heads: PositiveInt
+    key_dim: PositiveInt
+    value_dim: PositiveInt
+    convolution: PositiveInt | None = 4
+    activation: Literal["silu", "relu", "elu"] | None = "silu"
+    unit: Literal["length", "sum"] = "length"
+    learned_step: bool = True
+    norm: Norm = RMSNorm()
+    gate: Literal["silu", "sigmoid"] | None = None
+    negative_eigenvalues: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Of queries, keys and values together."""
+        return self.heads * (2 * self.key_dim + self.value_dim)
+
+    def weights(self, width: int) -> dict[str, Shape]:
+        keys, values = self.heads * self.key_dim, self.heads * self.value_dim
+        named = linear("q_proj", keys, width) | linear("k_proj", keys, width) | linear("v_proj", values, width)
+        named |= {"convolution.weight": (self.channels, 1, self.convolution)} if self.convolution else {}
+        named |= linear("step_proj", self.heads, width) if self.learned_step else {}
+        named |= linear("gate_proj", values, width) if self.gate else {}
+        return named | within("norm", self.norm.weights(self.value_dim)) | linear("o_proj", width, values)
+
+    def work(self, width: int, memory: int = 0, decoding: bool = False) -> Work:
+        rule = delta_rule(self.heads, self.heads, self.key_dim, self.value_dim)
+        others = 2 * matrices(self.weights(width)) + 2 * self.channels * (self.convolution or 0)
+        return rule._replace(token=rule.token + others)
+
+    def keeps(self, width: int) -> tuple[Kept, ...]:
+        """A K x V matrix a head in float32, and the convolution's last inputs; the same at any length."""
+        matrix = Kept("recurrent", self.heads * self.key_dim * self.value_dim, each="sequence", dtype="float32")
+        if self.convolution is None:
+            return (matrix,)
+        return (matrix, Kept("convolution", self.channels * (self.convolution - 1), each="sequence"))
+
+    def saved(self, width: int) -> int:
+        values = self.heads * self.value_dim
+        states = self.heads * self.key_dim * self.value_dim // CHUNK  # one for every chunk
+        gates, steps = 2 * values if self.gate else 0, 2 * self.heads if self.learned_step else 0
+        return width + 3 * self.channels + 2 * values + gates + steps + states
+
+
 class GatedDeltaNet(Mixer):
     """S <- a S + b k (v - (a S)^T k)^T; o = S^T q, with a decay `a` and a step `b` a value head and token.
 

@@ -90,7 +90,8 @@ class Mamba(Mixer):
 
     x goes through a short convolution and a SiLU; the step d = softplus(projection + bias) comes from x through a
     bottleneck of `rank`, B and C come from x; the output is times SiLU(gate). `norms` normalises the bottleneck, B
-    and C (Jamba, Falcon-Mamba). `bias` is that of the input and output projections.
+    and C (Jamba, Falcon-Mamba). `bias` is that of the input and output projections. Channels may fall into `heads` with
+    a bottleneck, B and C each (Zamba). With `interleaved`, a channel's x and gate are neighbours in the input projection.
     Source: arXiv 2312.00752, algorithm 2.
     """
 
@@ -102,12 +103,20 @@ class Mamba(Mixer):
     convolution_bias: bool = True
     bias: bool = False
     norms: Norm | None = None
+    heads: PositiveInt = 1
+    interleaved: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Mamba:
+        if self.inner % self.heads:
+            raise ValueError(f"inner ({self.inner}) must be a multiple of heads ({self.heads})")
+        return self
 
     def weights(self, width: int) -> dict[str, Shape]:
         named = linear("in_proj", 2 * self.inner, width, self.bias)
         named |= {"convolution.weight": (self.inner, 1, self.convolution)}
         named |= {"convolution.bias": (self.inner,)} if self.convolution_bias else {}
-        named |= linear("x_proj", self.rank + 2 * self.state, self.inner)
+        named |= linear("x_proj", self.heads * (self.rank + 2 * self.state), self.inner // self.heads)
         named |= linear("step_proj", self.inner, self.rank, bias=True)
         named |= {"decay_log_rate": (self.inner, self.state), "skip": (self.inner,)}
         for part, size in (("step", self.rank), ("b", self.state), ("c", self.state)):
@@ -128,4 +137,4 @@ class Mamba(Mixer):
 
     def saved(self, width: int) -> int:
         states = self.inner * self.state // CHUNK
-        return width + 7 * self.inner + self.rank + 2 * self.state + states
+        return width + 7 * self.inner + self.heads * (self.rank + 2 * self.state) + states

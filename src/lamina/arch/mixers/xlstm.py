@@ -62,7 +62,7 @@ class SLSTM(Mixer):
     head's h is normalised alone, with weights of its own.
 
     Fields: `forget` says what f is of what it is made of.
-    Source: arXiv 2405.04517, eqs. 8 to 18 and appendix A.2. Differs: the block of that paper makes i and f of a short
+    Source: arXiv 2405.04517, eqs. 8 to 17. Differs: the block of that paper makes i and f of a short
     convolution's output, and has no o_proj.
     """
 

@@ -75,6 +75,6 @@ def insets_of(arch: Architecture, found: Pattern, width: float) -> list[Inset]:
     """The mechanisms to show, each once, in the order in which they are met."""
     parts: list[Node | None] = [arch.stream, arch.recursion, arch.embedding.per_layer, arch.embedding.ngrams]
     for kind in found.kinds:
-        parts += [part for branch in kind.block.branches for part in (branch.op, branch.residual)]
+        parts += [part for branch in kind.block.branches for part in (branch.aside, branch.op, branch.residual)]
     shown = [*masks(arch, width), *(inset for part in parts if part for inset in insets(part, width))]
     return list({inset.title: inset for inset in reversed(shown)}.values())[::-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.arch import GatedDeltaNet, KimiDeltaAttention, Mamba, Mamba2, Op, ShortConvolution
+from lamina.arch import DeltaNet, GatedDeltaNet, KimiDeltaAttention, Mamba, Mamba2, Op, ShortConvolution
 from lamina.arch.mixers import (
     MLSTM,
     RGLRU,
@@ -84,6 +84,19 @@ def _(op: GatedDeltaNet, width: float) -> tuple[Inset, ...]:
         "what the state got wrong about k. ′ is transposed."
     )
     return (Inset("Gated delta rule", picture, note),)
+
+
+@insets.register
+def _(op: DeltaNet, width: float) -> tuple[Inset, ...]:
+    picture = state(op, width, (op.key_dim, op.value_dim), "kept", "+ β k (v − S′ k)′", "o = S′ q")
+    step = "the step β writes" if op.learned_step else "a step of β = 1 writes"
+    if op.negative_eigenvalues:
+        step = step.replace("β", "β, up to 2,") if op.learned_step else step.replace("1", "2")
+    note = (
+        f"{op.heads} states of {op.key_dim} × {op.value_dim}. Nothing fades; {step} what the state got wrong "
+        "about k. ′ is transposed."
+    )
+    return (Inset("Delta rule", picture, note),)
 
 
 @insets.register

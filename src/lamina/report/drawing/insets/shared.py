@@ -41,4 +41,4 @@ def _(op: SharedTransformer, width: float) -> tuple[Inset, ...]:
 
 
 def _own(rank: int | None) -> str:
-    return f"+ own matrices of rank {rank}" if rank else ""
+    return f"+ rank {rank} of its own" if rank else ""
