@@ -19,11 +19,11 @@ Trait = Callable[[Any], bool]
 class Mechanism:
     """One page.
 
-    Fields: `types` are the values it is about; `example` is what its weights, costs and drawing are taken from, `line`
-    the kinds of the lines of that example's bill; `drawn` finds in the example what is drawn; `sizes` writes the key
-    sizes of a part, for a table of users; where that table would be too long, `traits` are the facts by which users are
-    grouped; `which` tells the parts of these types that it is about; `within` is False for parts of an architecture as a whole, which stand in no block, and `encoding` is set
-    of those of its encoders.
+    Fields: `types` are the values it is about, those of them that `which` tells; `example` is what its weights, costs
+    and drawing are taken from, `line` the kinds of the lines of that example's bill; `drawn` finds in the example what
+    is drawn; `sizes` writes the key sizes of a part, for a table of users; where that table would be too long, `traits`
+    are the facts by which users are grouped; `within` is False for parts of an architecture as a whole, which stand in
+    no block, and `encoding` is set of those of its encoders.
     """
 
     slug: str
@@ -351,6 +351,10 @@ MECHANISMS = (
     ),
     Mechanism(
         *("mamba-2", "Mamba-2", (a.Mamba2,), named("nemotron-3-nano-30b-a3b"), ("mamba2",), first(a.Mamba2), _mamba2)
+    ),
+    Mechanism(
+        *("mamba-3", "Mamba-3", (a.Mamba3,), named("qwen3-0.6b:blocks[*].mixer=mamba3"), ("mamba3",), first(a.Mamba3)),
+        lambda op: f"{op.heads} heads of {op.head_dim}, state {op.state}, rank {op.rank}",
     ),
     Mechanism(*("rg-lru", "RG-LRU", (a.RGLRU,), _rg_lru, ("rg_lru",), block, lambda op: f"{op.inner:,} channels")),
     Mechanism(

@@ -176,14 +176,14 @@ class Counted:
 
     def __call__(self, run) -> int:
         self.hidden = 0
-        triangles = {torch.ops.aten.linalg_solve_triangular: _solved}  # products that PyTorch does not count
+        triangles = {torch.ops.aten.linalg_solve_triangular: solved}  # products that PyTorch does not count
         counter = FlopCounterMode(display=False, custom_mapping=triangles)
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             run()
         return counter.get_total_flops() - self.hidden
 
 
-def _solved(system, right, *rest, **more) -> int:
+def solved(system, right, *rest, **more) -> int:
     """A triangle of n x n for each of some columns: n^2 each."""
     return math.prod(right) * system[-1]
 

@@ -149,6 +149,15 @@ def test_sizes_follow_from_what_stood_there():
     assert attention.heads * attention.head_dim == 2048
 
 
+def test_differential_attention_is_as_large_as_what_it_takes_the_place_of():
+    arch = edited(QWEN, "blocks[*].mixer=differential_attention")
+    new, old = mixers(arch)[0], mixers(QWEN)[0]
+    assert (new.heads, new.kv_heads, new.head_dim, new.rotary) == (8, 4, 128, old.rotary)
+    assert arch.state_bytes(1000) == QWEN.state_bytes(1000)
+    assert new.parameters(1024) - old.parameters(1024) == 4 * 128 - 2 * 128  # four vectors, and no norm of q and k
+    assert mixers(edited(QWEN, "blocks[*].mixer=differential_attention(heads=4,kv_heads=1)"))[0].heads == 4
+
+
 NEEDS_SIZES = {
     *("compressed_attention", "cross_attention", "distance_attention", "gated_convolution", "relative_attention"),
     "sequence_glu",

@@ -66,7 +66,7 @@ RUN |= {"deepseek_v3", "deepseek_v32", "deepseek_v4", "glm4_moe", "glm4_moe_lite
 RUN |= {"gemma3n", "gemma4", "minimax_m2", "minimax_m3", "mimo", "step3p5", "laguna", "trinity", "mistral4", "hy_v4"}
 RUN |= {"qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "olmo_hybrid"}
 RUN |= {"minimax", "granitemoehybrid", "xlstm"}
-RUN |= {"lfm2_moe", "lfm3"}
+RUN |= {"lfm2_moe", "lfm3", "nemotron_h"}
 RUN |= {"kimi_linear", "bailing_hybrid", "glm5_next"}
 
 

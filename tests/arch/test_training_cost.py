@@ -35,10 +35,11 @@ from lamina.arch.edit import rewritten
 from lamina.arch.moe import MoE
 from lamina.arch.norm import Norm
 from lamina.errors import LaminaError
+from lamina.ops import chunks
 from tests.families.table import ROWS
 
 from .samples import parts
-from .test_cost import NEAR, Counted, certain, value_of
+from .test_cost import NEAR, Counted, certain, solved, value_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VOCAB, WIDTH, HEADS, DIM = 101, 24, 6, 10
@@ -86,23 +87,45 @@ def of_gradients(grad, x, weight, *rest, out_shape, **_) -> int:
 def trained(model, ids: torch.Tensor, counted: Counted, **given) -> int:
     """FLOPs of forward and backward as PyTorch counts them, without hidden pairs (each counted three times)."""
     counted.hidden = 0
-    counting = {torch.ops.aten.convolution_backward: of_gradients}
+    counting = {torch.ops.aten.convolution_backward: of_gradients, torch.ops.aten.linalg_solve_triangular: solved}
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=counting) as counter:
         model(ids, **given).float().square().sum().backward()
     return counter.get_total_flops() - 3 * counted.hidden
+
+
+@pytest.fixture
+def again(monkeypatch) -> list[int]:
+    """FLOPs of chunks that are computed again in the backward pass of a recurrence, which is no part of a step.
+
+    The gradient of a triangular system is one product of all pairs, of which half are beyond the diagonal: as many
+    FLOPs too many as the solution has.
+    """
+    found: list[int] = []
+    gradients = chunks._gradients
+
+    def watched(rule, states, read, *rest):
+        solve = torch.ops.aten.linalg_solve_triangular
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping={solve: solved}) as counter:
+            rule(read[:states], *read[states:])
+        solutions = counter.get_flop_counts().get("Global", {}).get(solve, 0)  # none where a rule has no products
+        found.append(2 * counter.get_total_flops() + solutions)  # counted here, too
+        return gradients(rule, states, read, *rest)
+
+    monkeypatch.setattr(chunks, "_gradients", watched)
+    return found
 
 
 CHOOSING = (values.Indexer, values.BlockIndexer, values.PooledIndexer, values.EntryIndexer)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_a_step_is_three_forwards(row, counted):
-    """Exactly, and no exclusion but the pairs that a mask hides: the first gradient reaches the embedding.
+def test_a_step_is_three_forwards(row, counted, again):
+    """Exactly, but for pairs that a mask hides and chunks computed again: the first gradient reaches the embedding.
 
     No gradient goes through a choice of keys, so there the formula is more than what is computed.
     """
     arch = rewritten(value_of(row), MoE, certain)
-    got = trained(lamina.build(arch), torch.ones(2, 19, dtype=torch.long), counted)
+    got = trained(lamina.build(arch), torch.ones(2, 19, dtype=torch.long), counted) - sum(again)
     formula = arch.cost(context=19, batch=2).training_flops()
     assert formula == 3 * 2 * arch.flops(19)
     near = next((near for name, near in NEAR.items() if row.name.startswith(name)), 0.0)
@@ -110,7 +133,7 @@ def test_a_step_is_three_forwards(row, counted):
         assert 0.5 * formula < got <= formula * (1 + near)
     else:
         assert abs(got - formula) <= near * formula
-    assert counted.hidden > 0
+    assert counted.hidden > 0 or again
 
 
 @pytest.mark.parametrize("name", ["GQA, GLU", "MLP, LayerNorm", "parallel", "window"])

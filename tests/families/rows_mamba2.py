@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from table import BASE, WIDE, Row, row
 
-MAMBA2 = {"vocab_size": 97, "hidden_size": 48, "state_size": 17, "num_hidden_layers": 4, "num_heads": 12, "head_dim": 8}
+MAMBA2 = {"vocab_size": 97, "hidden_size": 48, "state_size": 17, "num_hidden_layers": 3, "num_heads": 12, "head_dim": 8}
 MAMBA2 |= {"n_groups": 3, "chunk_size": 7, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
 HYBRID = {"mamba_n_heads": 12, "mamba_d_state": 17, "mamba_n_groups": 3, "mamba_d_conv": 5, "mamba_chunk_size": 7}
 BAMBA = BASE | HYBRID | {"num_hidden_layers": 4, "attn_layer_indices": [1, 3]}
@@ -37,6 +37,7 @@ ROWS: list[Row] = [
         attention_bias=True,
         mamba_proj_bias=True,
     ),
+    row("granite-hybrid-alone", "GraniteMoeHybrid", GRANITE, layer_types=["mamba"] * 4),
     row("falcon-h1", "FalconH1", FALCON),
     row("falcon-h1-multipliers", "FalconH1", FALCON, **MULTIPLIERS),
     row("falcon-h1-norm", "FalconH1", FALCON, mamba_rms_norm=True, mamba_norm_before_gate=True, **BIASES),

@@ -1,4 +1,4 @@
-"""Rows of Zamba 2."""
+"""Rows of Zamba and Zamba 2."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ BIASES = {
     "mamba_d_conv": 3,
     "mamba_ngroups": 2,
 }
+ZAMBA: dict[str, Any] = BASE | {"num_hidden_layers": 4, "mamba_d_state": 9, "rms_norm_eps": 15.0, "n_mamba_heads": 3}
 ROWS: list[Row] = [
     row("zamba2-1.2b", "Zamba2", ZAMBA2, **THIRD, **ADAPTED),
     row("zamba2-2.7b", "Zamba2", ZAMBA2, **FOUR, num_mem_blocks=2),
     row("zamba2-biases", "Zamba2", ZAMBA2, **FOUR, **BIASES),
+    row("zamba", "Zamba", ZAMBA, **FOUR),
+    row("zamba-biases", "Zamba", ZAMBA, **THIRD, mamba_proj_bias=True, mamba_d_conv=3, attention_head_dim=14),
+    row(
+        "zamba-periods", "Zamba", ZAMBA, num_hidden_layers=5, attn_layer_period=2, attn_layer_offset=1, n_mamba_heads=1
+    ),
 ]

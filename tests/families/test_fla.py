@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import lamina
 from lamina.arch import GLU, Attention, DeltaNet, GatedDeltaNet
@@ -239,6 +240,24 @@ def test_counts_and_round_trip(made, tmp_path):
     assert back.keys() == tensors.keys()
     assert all(torch.equal(back[name], tensors[name]) for name in tensors)
     assert lamina.load(tmp_path / "saved").arch == ours.arch == read_config(config)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name, config in CONFIGS.items() if "attn" not in config])
+def test_flops_are_those_counted(name):
+    model = lamina.build(read_config(CONFIGS[name]))
+    solved = {torch.ops.aten.linalg_solve_triangular: lambda a, b, *_, **__: math.prod(b) * a[-1]}  # n^2 a column
+    for rows, tokens in ((1, 1), (1, 2), (2, 63), (1, 65), (1, 131)):
+        with FlopCounterMode(display=False, custom_mapping=solved) as counter:
+            model(ids(rows, tokens))
+        assert counter.get_total_flops() == rows * model.arch.flops(tokens)
+
+
+def test_everything_learns():
+    for name in ("delta-net-sums", "delta-net-hybrid"):
+        model = lamina.build(read_config(CONFIGS[name]))
+        model(ids(1, 9)).square().sum().backward()
+        assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
 
 
 def test_a_glu_whose_inputs_are_one_tensor(tmp_path):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers.initialization import no_init_weights
 
 import lamina
+from lamina import catalog
 from lamina.arch import MLSTM
 from lamina.errors import LaminaError
 from lamina.families import family_named, read_config
@@ -62,6 +63,32 @@ def test_heads_that_are_not_filled(key: str, wide: int) -> None:
     assert mixer.key_dim == 10
     with pytest.raises(LaminaError, match=rf"{key} of the width 100 is {wide}, which must fill num_heads \(3\)"):
         read_config(config | {key: wide / 100})
+
+
+PUBLISHED = {  # what older configs hold beside the catalog's entry
+    "head_dim": 512,
+    "cell_norm_eps": 1e-6,
+    "igate_bias_init_range": -10.0,
+    "mlstm_round_up_to_multiple_of": 64,
+    "add_post_blocks_norm": True,
+    "add_post_norm": False,
+    "add_qk_norm": False,
+    "add_embedding_dropout": False,
+    "force_bos_token_insert": True,
+    "add_forward_backend_padding": False,
+    "step_kernel": "triton",
+    "chunkwise_kernel": "chunkwise--triton_xl_chunk",
+    "sequence_kernel": "native_sequence__triton",
+}
+
+
+def test_published_configs_hold_more() -> None:
+    """Keys that are left from the authors' own code, and width and depth under their older names alone."""
+    known = catalog.config("xlstm-7b")
+    older = {key: value for key, value in known.items() if key not in ("hidden_size", "num_hidden_layers")}
+    assert read_config(older | PUBLISHED) == read_config(known)
+    with pytest.raises(LaminaError, match="'embedding_dim' is 'wide'; a whole number is expected"):
+        read_config(older | {"embedding_dim": "wide"})
 
 
 @pytest.mark.parametrize("width", [60, 4096, 2560, 999])

@@ -1,4 +1,4 @@
-"""Zamba 2 at full size, and what it reads and refuses."""
+"""Zamba and Zamba 2 at full size, and what they read and refuse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import transformers
 
 import lamina
-from lamina.arch import Mamba2, RMSNorm, SharedTransformer
+from lamina.arch import Mamba, Mamba2, RMSNorm, SharedTransformer
 from lamina.errors import LaminaError
 from lamina.families import family_named, read_config
 
@@ -30,9 +30,16 @@ SIZES: dict[str, dict[str, Any]] = {  # of the published models
 }
 
 
-@pytest.mark.parametrize(("name", "billions"), [("1.2b", 1.22), ("2.7b", 2.66), ("7b", 7.36)])
-def test_full_size_is_the_references(name: str, billions: float) -> None:
-    data = {"model_type": "zamba2", "num_attention_heads": 32} | SIZES[name]
+PUBLISHED = {
+    f"zamba2-{name}": {"model_type": "zamba2", "num_attention_heads": 32} | said for name, said in SIZES.items()
+}
+PUBLISHED["zamba-7b"] = {"model_type": "zamba", "hidden_size": 3712, "num_attention_heads": 16}
+BILLIONS = {"zamba2-1.2b": 1.22, "zamba2-2.7b": 2.66, "zamba2-7b": 7.36, "zamba-7b": 7.23}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_full_size_is_the_references(name: str) -> None:
+    data = PUBLISHED[name]
     arch = read_config(data)
     config = transformers.AutoConfig.for_model(**data)
     with torch.device("meta"):
@@ -40,13 +47,13 @@ def test_full_size_is_the_references(name: str, billions: float) -> None:
     model.tie_weights()
     total = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
     assert arch.parameters().total == total == sum(p.numel() for p in lamina.build(arch, device="meta").parameters())
-    assert round(total / 1e9, 2) == billions
-    assert read_config(family_named("zamba2").written(arch)) == arch
+    assert round(total / 1e9, 2) == BILLIONS[name]
+    assert read_config(family_named(arch.family).written(arch)) == arch
     assert read_config(config.to_dict()) == arch
 
 
 def test_two_transformers_are_used_in_turn() -> None:
-    arch = read_config({"model_type": "zamba2", "num_attention_heads": 32} | SIZES["2.7b"])
+    arch = read_config(PUBLISHED["zamba2-2.7b"])
     found = {i: block.branches[0].aside for i, block in enumerate(arch.blocks)}
     assert {i: aside.same_as for i, aside in found.items() if aside} == {6: None, 12: None} | dict(
         zip((18, 24, 30, 36, 42, 47, 51), (6, 12) * 4, strict=False)
@@ -67,14 +74,38 @@ def test_two_transformers_are_used_in_turn() -> None:
         ({"num_hidden_layers": 3}, "layers_block_type has 54 entries for 3 layers"),
         ({"layers_block_type": ["m"] * 54}, r"layers_block_type\[0\] is 'm'"),
         ({"attention_head_dim": 80}, "'attention_head_dim' is 80; only 160 is known"),
+        ({"tie_word_embeddings": False}, "'tie_word_embeddings' is False; only True is known"),
         ({"use_shared_mlp": True}, "the key 'use_shared_mlp' .* is not understood"),
     ],
 )
 def test_what_contradicts_itself_or_is_not_understood_is_said(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(LaminaError, match=message):
-        read_config({"model_type": "zamba2", "num_attention_heads": 32} | SIZES["2.7b"] | wrong)
+        read_config(PUBLISHED["zamba2-2.7b"] | wrong)
 
 
 def test_a_longer_context_where_the_config_says_so() -> None:
-    data = {"model_type": "zamba2", "num_attention_heads": 32} | SIZES["2.7b"]
+    data = PUBLISHED["zamba2-2.7b"]
     assert (read_config(data).context, read_config(data | {"use_long_context": True}).context) == (4096, 16384)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n_mamba_heads": 3}, r"inner \(7424\) must be a multiple of heads \(3\)"),
+        ({"attention_hidden_size": 3712}, "'attention_hidden_size' is 3712; only 7424 is known"),
+        ({"hidden_mamba_act": "gelu"}, "'hidden_mamba_act' is 'gelu'; only 'silu' is known"),
+    ],
+)
+def test_what_the_first_one_does_not_know_is_said(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(LaminaError, match=message):
+        read_config(PUBLISHED["zamba-7b"] | wrong)
+
+
+def test_the_first_one_shares_one_transformer_between_all() -> None:
+    arch = read_config(PUBLISHED["zamba-7b"])
+    places = [2, *range(7, 76, 6)]
+    found = {i: block.branches[0].aside for i, block in enumerate(arch.blocks)}
+    assert [i for i, aside in found.items() if aside] == places
+    assert {aside.same_as for i, aside in found.items() if aside and i > 2} == {2}
+    mixer = next(op for op in arch.ops() if isinstance(op, Mamba))
+    assert (mixer.heads, mixer.interleaved, mixer.rank, mixer.inner) == (2, True, 232, 7424)

@@ -59,6 +59,15 @@ def model_of(kind: str, seed: int = 1, heads: tuple[Op, ...] = ()) -> Any:
     return model.requires_grad_(False)
 
 
+def near(kind: str) -> Any:
+    """The same model with other weights by a sixth, which guesses some tokens and not all."""
+    model, other = model_of(kind), model_of(kind, seed=2)
+    with torch.no_grad():
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            p.lerp_(q, 0.15)
+    return model
+
+
 def prompts(count: int, step: int = 5) -> list[list[int]]:
     random = torch.Generator().manual_seed(3)
     return [torch.randint(0, VOCAB, (1 + step * i,), generator=random).tolist() for i in range(count)]
@@ -77,11 +86,12 @@ def by_hand(model: Any, prompt: list[int], count: int) -> list[int]:
 def test_prompts_in_pieces_of_any_size_and_in_batches_give_the_same(kind):
     """Also pieces around the 64 tokens that recurrences take at a time."""
     model, given = model_of(kind), [prompts(1)[0], *prompts(2, 66)[1:], *prompts(3, 70)[2:]]
-    expected = [by_hand(model, prompt, 9) for prompt in given]
+    expected = [by_hand(model, prompt, 6) for prompt in given]
     assert len({tuple(ids) for ids in expected}) == 3
-    for chunk in (1, 3, 63, 64, 65, 512):
-        assert complete_ids(model, given, max_new_tokens=9, prefill_chunk=chunk) == expected
-    assert [complete_ids(model, prompt, max_new_tokens=9, prefill_chunk=7) for prompt in given] == expected
+    for chunk in (3, 63, 64, 65, 512):
+        assert complete_ids(model, given, max_new_tokens=6, prefill_chunk=chunk) == expected
+    assert [complete_ids(model, prompt, max_new_tokens=6, prefill_chunk=7) for prompt in given] == expected
+    assert complete_ids(model, given[1][:9], max_new_tokens=6, prefill_chunk=1) == by_hand(model, given[1][:9], 6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,21 +105,20 @@ def test_rows_that_end_are_dropped_and_the_others_go_on(kind):
     assert len(set(lengths)) > 2
 
 
-@pytest.mark.parametrize("count", [1, 3, 5])
+@pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("kind", KINDS)
 def test_speculation_gives_the_tokens_of_plain_decoding(kind, count):
-    """Drafts of the model itself, of one with other weights, and of one that remembers in another way."""
-    model, other = model_of(kind), model_of(kind, seed=2)
+    """Drafts of the model itself, of one that is like it, and of one that remembers in another way."""
+    model, other = model_of(kind), near(kind)
     different = model_of("mamba-2" if kind != "mamba-2" else "qwen3-next", seed=3)
     accepted = 0
-    for prompt in prompts(4):
-        plain = list(lamina.generate(model, prompt, max_new_tokens=17))
+    for prompt in prompts(3):
+        plain = list(lamina.generate(model, prompt, max_new_tokens=11))
         for draft in (model, other, different):
-            made = lamina.generate(model, prompt, max_new_tokens=17, speculate=count, draft=draft, prefill_chunk=4)
+            made = lamina.generate(model, prompt, max_new_tokens=11, speculate=count, draft=draft, prefill_chunk=4)
             assert list(made) == plain
             assert (made.stats.acceptance == 1.0) == (draft is model)
             accepted += made.stats.accepted * (draft is other)
-        assert plain == by_hand(model, prompt, 17)
     assert accepted > 0
 
 
@@ -124,9 +133,9 @@ def test_draws_are_those_of_plain_decoding_where_all_that_is_drafted_stands():
 
 def test_heads_draft_for_a_hybrid_and_recurrent_heads_are_refused():
     model = model_of("qwen3-next", heads=(FULL,))
-    for prompt in prompts(4):
-        plain = list(lamina.generate(model, prompt, max_new_tokens=17))
-        assert list(lamina.generate(model, prompt, max_new_tokens=17, speculate=3)) == plain
+    for prompt in prompts(3):
+        plain = list(lamina.generate(model, prompt, max_new_tokens=11))
+        assert list(lamina.generate(model, prompt, max_new_tokens=11, speculate=3)) == plain
     recurrent = model_of("qwen3-next", heads=(NET,))
     with pytest.raises(LaminaError, match=r"^the heads for later tokens keep what cannot be taken back"):
         list(lamina.generate(recurrent, [1, 2], max_new_tokens=5, speculate=2))

@@ -115,9 +115,7 @@ def test_other_rows_and_other_things_are_refused():
 def test_other_sizes_and_precisions_are_refused():
     """A ring has as many slots as capacity and rewind allow, so positions of one are not those of another."""
     model, half = lamina.build(HYBRID), lamina.build(HYBRID, dtype="bfloat16")
-    with pytest.raises(
-        LaminaError, match=r"^the state holds bfloat16 on cpu and what it is used with float32"
-    ):
+    with pytest.raises(LaminaError, match=r"^the state holds bfloat16 on cpu and what it is used with float32"):
         model(IDS, half.init_state(2, 20))
     with pytest.raises(LaminaError, match=r"^the snapshot holds bfloat16 on cpu "):
         model.init_state(2, 20).restore(half.init_state(2, 20).snapshot())

@@ -1,4 +1,4 @@
-"""Delta rules with a decay for each row of the state, with and without unit keys, and with several heads a head of keys."""
+"""Delta rules with a decay for each row of the state: unit keys or not, and keys that several heads share."""
 
 from __future__ import annotations
 

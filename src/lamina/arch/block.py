@@ -32,6 +32,7 @@ from lamina.arch.mixers import (
     LinearAttention,
     Mamba,
     Mamba2,
+    Mamba3,
     RelativeAttention,
     Retention,
     SequenceGLU,
@@ -62,6 +63,7 @@ AnyMixer = (
     | MLSTM
     | Mamba
     | Mamba2
+    | Mamba3
     | RelativeAttention
     | Retention
     | RGLRU

@@ -193,7 +193,8 @@ class Cost:
     def training_flops(self, recompute: bool = False) -> int:
         """Of a step on the batch: forward, and twice that backward; with recomputation blocks go forward twice.
 
-        Backward counts what gradients flow through: all, but for recursions, whose `gradient` says what.
+        Backward counts what gradients flow through: all, but for recursions, whose `gradient` says what. Chunks of
+        recurrences are computed again on the way back, which is not counted unless blocks are.
         """
         s = self.setting
 

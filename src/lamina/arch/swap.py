@@ -75,10 +75,10 @@ def _attention(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differential_attention(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
-    """As its paper proportions it: half as many heads, each of two maps."""
+    """As its paper proportions it: half as many heads, also of keys and values, each of two maps."""
     head = given.get("head_dim") or _head(op, _inner(op, width) // 2, 128)
     heads = given.get("heads") or max(1, _inner(op, width) // (2 * head))
-    groups = given.get("kv_heads") or math.gcd(heads, max(1, heads // 4))
+    groups = given.get("kv_heads") or math.gcd(heads, max(1, getattr(op, "kv_heads", heads // 2) // 2))
     return {"heads": heads, "kv_heads": groups, "head_dim": head, "rotary": _rotary(op, head - head % 2)}
 
 
@@ -150,6 +150,11 @@ def _mamba2(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
     return {"heads": 2 * width // head, "head_dim": head, "state": 128}
 
 
+def _mamba3(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
+    """As Mamba-2, half of whose state's numbers turn."""
+    return _mamba2(op, width, given) | {"turning": given.get("state", 128) // 4}
+
+
 def _mamba(op: Any, width: int, given: dict[str, Any]) -> dict[str, Any]:
     """As its paper proportions it: twice the width, a state of 16, steps of rank D / 16."""
     return {"inner": 2 * width, "state": 16, "rank": -(-width // 16)}
@@ -184,6 +189,7 @@ _SIZES: dict[str, Callable[[Any, int, dict[str, Any]], dict[str, Any]]] = {
     "slstm": _slstm,
     "rwkv7": _rwkv7,
     "mamba2": _mamba2,
+    "mamba3": _mamba3,
     "mamba": _mamba,
     "rg_lru": lambda op, width, given: {"inner": width, "heads": getattr(op, "heads", 1)},
     "short_convolution": lambda op, width, given: {"kernel": 3},

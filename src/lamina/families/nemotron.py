@@ -89,6 +89,7 @@ def read(c: Config) -> Architecture:
     c.only("mlp_bias", False)
     c.only("attention_bias", False)
     c.only("sliding_window", None)
+    c.only("tie_word_embeddings", False)  # the reference ties nothing, whatever it says
     c.ignore("attention has no positions", "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor")
     heads, later = _predicting(c)
     made: dict[str, Op] = {

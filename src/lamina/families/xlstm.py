@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from lamina.arch import GLU, MLSTM, Architecture, Embedding, Head, LayerNorm, RMSNorm
@@ -12,11 +11,14 @@ from lamina.published.common import Family, glu_of, pre_norm
 from lamina.published.config import Config
 from lamina.published.rules import Layout, Rule
 
+UNREAD = ("head_dim", "cell_norm_eps", "add_post_blocks_norm", "add_post_norm", "add_qk_norm", "igate_bias_init_range")
+UNREAD += ("mlstm_round_up_to_multiple_of", "force_bos_token_insert", "add_forward_backend_padding")
+
 
 def read(c: Config) -> Architecture:
-    width = c.count("hidden_size", c.data.get("embedding_dim") or 4096)
+    width = c.count("hidden_size", c.count("embedding_dim", 4096))
     c.only("embedding_dim", width)
-    layers = c.count("num_hidden_layers", c.data.get("num_blocks") or 32, most=1 << 12)
+    layers = c.count("num_hidden_layers", c.count("num_blocks", 32), most=1 << 12)
     c.only("num_blocks", layers)
     heads, eps = c.count("num_heads", 8, most=1 << 16), c.float("norm_eps", 1e-6)
     keys, values = (int(width * c.float(key, usual)) for key, usual in (("qk_dim_factor", 0.5), ("v_dim_factor", 1.0)))
@@ -28,6 +30,7 @@ def read(c: Config) -> Architecture:
     c.ignore("how the reference runs", "chunkwise_kernel", "sequence_kernel", "step_kernel", "mode", "chunk_size")
     c.ignore("how the reference runs", "return_last_states", "autocast_kernel_dtype", "max_inference_chunksize")
     c.ignore("storage", "norm_reduction_force_float32", "inference_state_dtype", "weight_mode")
+    c.ignore("published, and read nowhere", *UNREAD, "add_embedding_dropout")
     mixer = MLSTM(
         heads=heads,
         key_dim=keys // heads,
@@ -36,8 +39,7 @@ def read(c: Config) -> Architecture:
         eps=c.float("eps", 1e-6),
         norm=LayerNorm(eps=eps, bias=False),
     )
-    multiple = c.count("ffn_round_up_to_multiple_of", 64)
-    inner = _rounded_up(width * c.float("ffn_proj_factor", 2.667), multiple)
+    inner = _rounded_up(width * c.float("ffn_proj_factor", 2.667), c.count("ffn_round_up_to_multiple_of", 64))
     norm, vocab = RMSNorm(eps=eps), c.count("vocab_size", 50304)
     head = Head(tied=c.bool("tie_word_embeddings", False), softcap=c.float("output_logit_soft_cap", 30.0))
     c.finish()
@@ -54,11 +56,11 @@ def _rounded_up(wide: float, multiple: int) -> int:
     return int((wide + multiple - 1) // multiple) * multiple
 
 
-def _factor(wanted: int, width: int, made: Callable[[float], int]) -> float:
+def _factor(wanted: int, width: int, multiple: int = 1) -> float:
     """The number of fewest digits that, times the width, makes the wanted one."""
     near = wanted / width
     tried = (*(float(f"{near:.{digits}g}") for digits in range(1, 18)), math.nextafter(near, math.inf))
-    return next(number for number in tried if made(width * number) == wanted)
+    return next(number for number in tried if _rounded_up(width * number, multiple) == wanted)
 
 
 def write(arch: Architecture) -> dict[str, Any]:
@@ -69,16 +71,14 @@ def write(arch: Architecture) -> dict[str, Any]:
         "model_type": "xlstm",
         "architectures": ["xLSTMForCausalLM"],
         "vocab_size": arch.vocab,
-        "hidden_size": width,
-        "embedding_dim": width,
-        "num_hidden_layers": len(arch.blocks),
-        "num_blocks": len(arch.blocks),
+        **dict.fromkeys(("hidden_size", "embedding_dim"), width),
+        **dict.fromkeys(("num_hidden_layers", "num_blocks"), len(arch.blocks)),
         "num_heads": mixer.heads,
         "norm_eps": mixer.norm.eps,
         "eps": mixer.eps,
-        "qk_dim_factor": _factor(mixer.heads * mixer.key_dim, width, int),
-        "v_dim_factor": _factor(mixer.heads * mixer.value_dim, width, int),
-        "ffn_proj_factor": _factor(inner, width, lambda wide: _rounded_up(wide, multiple)),
+        "qk_dim_factor": _factor(mixer.heads * mixer.key_dim, width),
+        "v_dim_factor": _factor(mixer.heads * mixer.value_dim, width),
+        "ffn_proj_factor": _factor(inner, width, multiple),
         "ffn_round_up_to_multiple_of": multiple,
         "gate_soft_cap": mixer.softcap,
         "output_logit_soft_cap": arch.head.softcap,

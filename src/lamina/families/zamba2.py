@@ -60,6 +60,7 @@ def _shared(c: Config, s: Sizes, bias: bool) -> SharedTransformer:
 def read(c: Config) -> Architecture:
     width, heads = c.count("hidden_size"), c.count("num_attention_heads", most=1 << 16)
     size = max(1, 2 * width // heads)
+    c.only("tie_word_embeddings", True)  # where it is false, the reference shares no transformer either
     c.only("attention_head_dim", size)
     usual: dict[str, int] = {"head_dim": size, "inner": 4 * width, "layers": len(USUAL), "vocab": 32000}
     s = sizes(c, 1e-5, "hidden_act", "gelu", "rms_norm_eps", default_context=4096, **usual)

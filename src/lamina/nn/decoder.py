@@ -301,8 +301,11 @@ class Decoder(Model):
     def _check_state(self, state: Any, rows: int) -> None:
         """Raises: LaminaError for what is no state, or one of another architecture or number of rows."""
         given(state, State, STATE)
-        if state.made is not None:
-            state.made.check(Made(self.arch, self.dtype, self.device), "the state")
+        made, table = state.made, self.embedding.table
+        apart = made is not None and (made.dtype != table.dtype or made.device != table.device)
+        if made is not None and (apart or made.arch is not self.arch):
+            made.check(Made(self.arch, self.dtype, self.device), "the state")
+            state.made = made._replace(arch=self.arch)  # so that an equal one is compared once
         if state.batch != rows:
             raise LaminaError(f"the state holds {state.batch} rows and ids {rows}; they must agree")
 

@@ -35,21 +35,20 @@ class KimiDeltaAttention(Stateful):
         self.sizes = keys, keys, values
         self.q_proj, self.k_proj, self.v_proj = Linear(width, keys), Linear(width, keys), Linear(width, values)
         self.step_proj = Linear(width, value.heads)
-        self._bottleneck("decay", width, keys, value.decay_rank)
-        self._bottleneck("gate", width, values, value.gate_rank, value.gate_bias)
+        if value.decay_rank is None:
+            self.decay_proj = Linear(width, keys)
+        else:
+            self.decay_a_proj, self.decay_b_proj = Linear(width, value.decay_rank), Linear(value.decay_rank, keys)
+        if value.gate_rank is None:
+            self.gate_proj = Linear(width, values, value.gate_bias)
+        else:
+            self.gate_a_proj = Linear(width, value.gate_rank)
+            self.gate_b_proj = Linear(value.gate_rank, values, value.gate_bias)
         self.convolution = Convolution(value.channels, value.convolution, place)
         self.decay_log_rate = nn.Parameter(torch.empty(value.heads))
         self.decay_bias = nn.Parameter(torch.empty(keys))
         self.norm = norm(value.norm, value.value_dim)
         self.o_proj = Linear(values, width)
-
-    def _bottleneck(self, name: str, width: int, rows: int, rank: int | None, bias: bool = False) -> None:
-        """A map to `rows` numbers through `rank` ones, or straight."""
-        if rank is None:
-            self.add_module(f"{name}_proj", Linear(width, rows, bias))
-        else:
-            self.add_module(f"{name}_a_proj", Linear(width, rank))
-            self.add_module(f"{name}_b_proj", Linear(rank, rows, bias))
 
     @property
     def joined(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -8,6 +8,7 @@ decays: strong ones fade to zero and nothing overflows.
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,10 +25,12 @@ def faded_scores(
     one; and all that fades.
     """
     tokens, kinds, others = keys.shape[3], asking.shape[2], keys.shape[2]
-    scores = keys.new_zeros(*keys.shape[:2], kinds, others, tokens, tokens)
-    half = 1
+    scores, half = keys.new_zeros(*keys.shape[:2], kinds, others, tokens, tokens), 1
+    gradients = torch.is_grad_enabled()
+    if not gradients:
+        asking, keys, decay = asking.clone(), keys.clone(), decay.clone()
     while half < tokens:
-        since, until = decay.new_ones(decay.shape), decay.new_ones(decay.shape)
+        since, until = (torch.ones_like(decay) if gradients else decay for _ in range(2))
         whole = tokens - tokens % (2 * half)
         for start, end in ((0, whole), (whole, tokens)):
             if end - start <= half:
@@ -39,8 +42,15 @@ def faded_scores(
             runs = scores[..., start:end, start:end].unflatten(5, (-1, size)).unflatten(4, (-1, size))
             runs.diagonal(dim1=4, dim2=6)[..., half:, :half, :] = met.permute(0, 1, 3, 5, 4, 6, 2)
             fades = decay[:, :, start:end].unflatten(2, (-1, size))
-            since[:, :, start:end].unflatten(2, (-1, size))[:, :, :, half:] = fades[:, :, :, half - 1 : half]
-            until[:, :, start:end].unflatten(2, (-1, size))[:, :, :, :half] = fades[:, :, :, -1:]
-        asking, keys, decay = asking * since[:, :, None], keys * until[:, :, None], decay * since
+            before, after = fades[:, :, :, half - 1 : half], fades[:, :, :, -1:]
+            if gradients:  # which ask what was there
+                since[:, :, start:end].unflatten(2, (-1, size))[:, :, :, half:] = before
+                until[:, :, start:end].unflatten(2, (-1, size))[:, :, :, :half] = after
+            else:
+                asks[..., half:, :] *= before[:, :, :, None]
+                held[..., :half, :] *= after[:, :, :, None]
+                fades[:, :, :, half:] *= before
+        if gradients:
+            asking, keys, decay = asking * since[:, :, None], keys * until[:, :, None], decay * since
         half *= 2
     return scores, asking, keys, decay[:, :, -1:]

@@ -40,13 +40,10 @@ def fixed_decay(
     state = matrix_state(q, k, v, state)
     _each(g, v)
     finite(g)
-    at = torch.arange(
-        min(max(chunk, 1), v.shape[2]), device=v.device, dtype=torch.promote_types(v.dtype, torch.float32)
-    )
-    g = g.to(at.dtype)[:, None]
-    fade, remain = (g * (at + 1)).exp()[..., None], (g * at.flip(0)).exp()[..., None]  # [H n 1] before, to the end
-    between = (g[..., None] * (at[:, None] - at).clamp(min=0)).exp().tril()  # [H n n]
-    out, (state,) = over_chunks(_rule, (state,), (q, k, v), (fade, remain, between), chunk=chunk)
+    g = g.to(torch.promote_types(v.dtype, torch.float32))[:, None]
+    longest = min(chunk, v.shape[2])
+    constants = _faded(g, longest) if longest > 1 else (g.exp()[..., None],) * 3
+    out, (state,) = over_chunks(_rule, (state,), (q, k, v), constants, chunk=chunk)
     return out, state
 
 
@@ -66,6 +63,13 @@ def _each(g: Tensor, v: Tensor) -> Tensor:
     if g.shape != v.shape[1:2]:
         raise LaminaError(f"shapes {list(g.shape)}, {list(v.shape)} do not fit; a decay for each head of v would")
     return g[None, :, None].expand(v.shape[:3])
+
+
+def _faded(g: Float[Tensor, "H 1"], tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What fades since before a chunk [H n 1], until its end [H n 1], and between two of its tokens [H n n]."""
+    at = torch.arange(tokens, device=g.device, dtype=g.dtype)
+    between = (g[..., None] * (at[:, None] - at).clamp(min=0)).exp().tril()
+    return (g * (at + 1)).exp()[..., None], (g * at.flip(0)).exp()[..., None], between
 
 
 def _rule(

@@ -2,8 +2,8 @@
 
     S <- diag(exp(g)) S + k v^T;   o = S^T q
 
-Tokens of a chunk see each other through scores that fade number by number (ops/decayed_scores.py), and what came before
-through the state.
+Tokens of a chunk see each other through scores that fade number by number (ops/fading.py), and what came before through
+the state.
 Source: arXiv 2312.06635, eq. 3 and section 4.3
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
 from lamina.ops.chunks import States, finite, matrix_state, over_chunks, real, shared
-from lamina.ops.decayed_scores import decayed_scores
+from lamina.ops.fading import faded_scores
 
 
 def gated_linear_attention(
@@ -74,6 +74,6 @@ def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Te
         new = decay.mT * old + k.mT @ v
         return q @ new, (new,)
     own = (q * k).sum(-1)
-    scores, asking, left, decay = decayed_scores(q[:, :, :, None], k, decay)
-    seen = scores[:, :, :, 0] + torch.diag_embed(own)
-    return asking[:, :, :, 0] @ old + seen @ v, (decay.mT * old + left.mT @ v,)
+    scores, asking, left, decay = faded_scores((q * decay)[:, :, None], k[:, :, None], decay)
+    seen = scores[:, :, 0, 0] + torch.diag_embed(own)
+    return asking[:, :, 0] @ old + seen @ v, (decay.mT * old + left[:, :, 0].mT @ v,)

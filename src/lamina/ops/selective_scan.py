@@ -19,7 +19,7 @@ from lamina.ops.chunks import States, finite, over_chunks, real
 from lamina.ops.diagonal import diagonal
 from lamina.ops.native import reachable
 
-ROOM = 1 << 18
+ROOM = 1 << 19
 """How many states are held in memory at once, if a chunk of one channel does not hold more: they stay in the cache."""
 WIDE = 64
 """Channels that the native function takes at a time."""
@@ -100,7 +100,7 @@ def _rule(
     """A chunk of n tokens: pieces [B H n I] and [B H n N]."""
     (old,) = state
     x, d, b, c, rate, skip = (part.to(old.dtype) for part in (x, d, b, c, rate, skip))
-    stays = torch.exp(d[..., None] * -rate[:, None])  # [B H n I N]
+    stays = (d[..., None] * -rate[:, None]).exp_()  # [B H n I N]
     enters = (d * x)[..., None] @ b[..., None, :]
     if x.shape[2] == 1:
         states = stays * old[:, :, None] + enters

@@ -2,11 +2,11 @@
 
     S <- diag(exp(g)) S;   S <- S + b k (v - S^T k)^T;   o = S^T q / sqrt(K)
 
-What a later token sees of an earlier one has faded by another share in each row, so the scores of a chunk are no product
-of two matrices. Those between two neighbouring runs of tokens are: queries and keys of the later run are times what
-faded since it began, keys of the earlier one times what fades until it ends. Runs of one token join to runs of two,
-those to runs of four and so on, and each pair of tokens meets once. All factors are products of decays, none above one:
-strong ones fade to zero, nothing overflows, and weak ones are as exact behind strong ones as before them.
+What a later token sees of an earlier one has faded by another share in each row, so scores of a chunk are no product of
+two matrices. Those between two neighbouring runs of tokens are: queries and keys of the later run are times what faded
+since it began, keys of the earlier one times what fades until it ends. Runs of one token join to runs of two, those to
+runs of four and so on, and each pair of tokens meets once. All factors are products of decays, none above one: strong
+ones fade to zero, nothing overflows, and weak ones are as exact behind strong ones as before them.
 Source: arXiv 2510.26692, section 3 (the rule); 2406.06484, section 3 (the chunked form, without decay)
 """
 

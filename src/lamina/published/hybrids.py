@@ -15,8 +15,8 @@ MAMBA, ATTENTION = "linear_attention", "full_attention"
 
 def hybrid_keys(arch: Architecture, name: str, glu: GLU | MLP) -> dict[str, Any]:
     """What they say in the same words; of mixers that a model has not, the smallest that a config can say."""
-    ops = arch.ops()
-    attention = next((op for op in ops if isinstance(op, Attention)), Attention(heads=1, kv_heads=1, head_dim=2))
+    ops = tuple(arch.ops())
+    attention = next((op for op in ops if isinstance(op, Attention)), Attention(heads=1, kv_heads=1, head_dim=4))
     mixer = next((op for op in ops if isinstance(op, Mamba2)), Mamba2(heads=1, head_dim=2 * arch.width, state=1))
     return {
         **common_keys(arch, name, feed_forward=glu, attention=attention),

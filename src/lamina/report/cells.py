@@ -1,18 +1,20 @@
-"""The parts of xLSTM and RWKV in the field's words. Registered with `words`, as those in `mechanisms`."""
+"""The parts of xLSTM, RWKV and Mamba-3 in the field's words. Registered with `words`, as those in `mechanisms`."""
 
 from __future__ import annotations
 
 from lamina.arch.channel_mix import ChannelMix
-from lamina.arch.mixers import MLSTM, RWKV7, SLSTM
+from lamina.arch.mixers import MLSTM, RWKV7, SLSTM, Mamba3
 from lamina.report.words import ACTIVATIONS, kind_of, name_of, norm, number, phrases
 
-for kind, name in ((MLSTM, "mLSTM"), (SLSTM, "sLSTM"), (RWKV7, "RWKV-7"), (ChannelMix, "channel mix")):
+NAMES = {MLSTM: "mLSTM", SLSTM: "sLSTM", RWKV7: "RWKV-7", Mamba3: "Mamba-3", ChannelMix: "channel mix"}
+for kind, name in NAMES.items():
     kind_of.register(kind)(lambda op, name=name: name)
 
 
 @name_of.register(MLSTM)
 @name_of.register(SLSTM)
 @name_of.register(RWKV7)
+@name_of.register(Mamba3)
 def _(op: MLSTM) -> str:
     return f"{kind_of(op)}, {op.heads} heads"
 
@@ -41,6 +43,16 @@ def _(op: RWKV7) -> list[str]:
     said += [f"a step per row, rank {op.step_rank}", "reads the token before"]
     said += [f"values mixed with the first ones, rank {op.value_rank}"] if op.value_rank else []
     return [*said, f"{norm(op.norm)} per head, gate of rank {op.gate_rank}"]
+
+
+@phrases.register
+def _(op: Mamba3) -> list[str]:
+    groups = "" if op.groups == 1 else f", B and C in {op.groups} groups"
+    said = [f"head {op.head_dim}, state {op.state}{groups}", f"a trapezoidal step, {op.turning} pairs that turn"]
+    said += [f"{op.rank} rows a token"] if op.rank > 1 else []
+    said += [f"{norm(op.norm)} of B and C"]
+    said += [f"{norm(op.output_norm)} per head before a SiLU gate" if op.output_norm else "SiLU gate"]
+    return said + (["bias"] if op.bias else [])
 
 
 @phrases.register

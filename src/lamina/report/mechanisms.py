@@ -287,6 +287,7 @@ def _(op: Mamba2) -> list[str]:
 @phrases.register
 def _(op: Mamba) -> list[str]:
     said = [f"state {op.state} a channel", f"step rank {op.rank}", f"convolution of {op.convolution}"]
+    said += [f"{op.heads} heads, with B and C each"] if op.heads > 1 else []
     return said + ([f"{norm(op.norms)} of step, B and C"] if op.norms else []) + (["bias"] if op.bias else [])
 
 

@@ -12,6 +12,7 @@ from lamina.arch.mixers.differential_attention import DifferentialAttention
 from lamina.arch.mixers.latent_attention import Indexer, KeyPool, LatentAttention, LearnedTemperature
 from lamina.arch.mixers.lightning_attention import LightningAttention
 from lamina.arch.mixers.linear_attention import GatedLinearAttention, LinearAttention, Retention
+from lamina.arch.mixers.mamba3 import Mamba3
 from lamina.arch.mixers.pooled_indexer import PooledIndexer
 from lamina.arch.mixers.relative_attention import LengthClip, RelativeAttention
 from lamina.arch.mixers.rg_lru import RGLRU
@@ -50,6 +51,7 @@ __all__ = [
     "LinearAttention",
     "Mamba",
     "Mamba2",
+    "Mamba3",
     "Mixer",
     "PooledIndexer",
     "QKNorm",

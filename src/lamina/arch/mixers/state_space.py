@@ -91,7 +91,7 @@ class Mamba(Mixer):
     x goes through a short convolution and a SiLU; the step d = softplus(projection + bias) comes from x through a
     bottleneck of `rank`, B and C come from x; the output is times SiLU(gate). `norms` normalises the bottleneck, B
     and C (Jamba, Falcon-Mamba). `bias` is that of the input and output projections. Channels may fall into `heads` with
-    a bottleneck, B and C each (Zamba). With `interleaved`, a channel's x and gate are neighbours in the input projection.
+    a bottleneck, B and C each; with `interleaved`, a channel's x and gate are projected by neighbouring rows (Zamba).
     Source: arXiv 2312.00752, algorithm 2.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from lamina.arch import Block, Mamba, Mamba2, Op, Parallel
+from lamina.arch import Block, Mamba, Mamba2, Mamba3, Op, Parallel
 from lamina.arch.feedforward import FeedForward
 
 WIDTH = 64  # of a stream to ask parts about that say nothing without one
@@ -33,7 +33,7 @@ def family(op: Op) -> str:
 
 
 @family.register
-def _(op: Mamba | Mamba2) -> str:
+def _(op: Mamba | Mamba2 | Mamba3) -> str:
     return "scan"
 
 

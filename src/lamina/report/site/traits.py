@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from lamina.arch import Architecture, Attention, Mamba, Mamba2, Op, Parallel
+from lamina.arch import Architecture, Attention, Mamba, Mamba2, Mamba3, Op, Parallel
 from lamina.arch.feedforward import FeedForward
 from lamina.report.sheet import fields
 
@@ -19,7 +19,7 @@ def kept(arch: Architecture) -> set[str]:
 def _recurrent(arch: Architecture, scan: bool) -> bool:
     """Whether a mixer keeps a matrix that a scan, or else a rule of another kind, moves on."""
     mixers = (op for op in arch.ops() if any(k.kind == "recurrent" for k in op.keeps(WIDTH)))
-    return any(isinstance(op, Mamba | Mamba2) == scan for op in mixers)
+    return any(isinstance(op, Mamba | Mamba2 | Mamba3) == scan for op in mixers)
 
 
 def _full(op: Op) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.arch import DeltaNet, GatedDeltaNet, KimiDeltaAttention, Mamba, Mamba2, Op, ShortConvolution
+from lamina.arch import DeltaNet, GatedDeltaNet, KimiDeltaAttention, Mamba, Mamba2, Mamba3, Op, ShortConvolution
 from lamina.arch.mixers import (
     MLSTM,
     RGLRU,
@@ -186,6 +186,16 @@ def _(op: Mamba2, width: float) -> tuple[Inset, ...]:
         f"shared by {op.heads // op.groups} heads. ′ is transposed."
     )
     return (Inset("State-space dual", picture, note),)
+
+
+@insets.register
+def _(op: Mamba3, width: float) -> tuple[Inset, ...]:
+    picture = state(op, width, (op.head_dim, op.state), "× a", "+ Δ x B′, of two tokens", "y = S C + skip x")
+    note = (
+        f"{op.heads} states of {op.head_dim} × {op.state}. What enters is a mean of this token and the last; "
+        f"{op.turning} pairs of numbers of B and C turn from token to token. ′ is transposed."
+    )
+    return (Inset("State-space dual, turning", picture, note),)
 
 
 @insets.register
