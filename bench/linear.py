@@ -48,12 +48,16 @@ LATENT = {"q_lora_rank": None, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_r
 
 @dataclass(frozen=True)
 class Layer:
-    """A mixer: the reference's model of one layer, where in it the mixer is, and what it is called with besides x."""
+    """A mixer: the reference's model of one layer, where in it the mixer is, and what it is called with besides x.
+
+    `training` is how many tokens a training step has at most, where the reference takes minutes for more.
+    """
 
     model: str
     config: dict[str, Any]
     path: str
     given: tuple[str, ...] = ()
+    training: int = 1 << 20
 
 
 LAYERS = {
@@ -63,7 +67,10 @@ LAYERS = {
         "model.layers.0.linear_attn",
     ),
     "kimi-delta-attention": Layer(
-        "KimiLinear", SMALL | HEADS | KDA | LATENT | {"layer_types": ["linear_attention"]}, "model.layers.0.self_attn"
+        "KimiLinear",
+        SMALL | HEADS | KDA | LATENT | {"layer_types": ["linear_attention"]},
+        "model.layers.0.self_attn",
+        training=256,
     ),
     "mamba-2": Layer(
         "Mamba2",
@@ -125,26 +132,33 @@ def stepped(call: Callable[..., Tensor], inputs: list[Tensor], weights: list[nn.
     torch.autograd.grad(call(*leaves).square().mean(), [*leaves, *weights], allow_unused=True)
 
 
-def compared(ways: dict[str, Callable[..., Tensor]], inputs: list[Tensor], rounds: int) -> dict[str, Any]:
+def trained(name: str, inputs: list[Tensor]) -> list[Tensor]:
+    """The inputs of a training step."""
+    return [x[:, : LAYERS[name].training] for x in inputs] if name in LAYERS else inputs
+
+
+def compared(name: str, inputs: list[Tensor], rounds: int) -> dict[str, Any]:
     """Median seconds of a prompt and of a training step, for each way."""
+    ways = ways_of(name)
     with torch.inference_mode():
         exact = ways["transformers"](*inputs)
         worst = float((ways["lamina"](*inputs) - exact).abs().max() / exact.abs().max())
     assert worst <= 1e-4, f"they compute different things, {worst:.1e} apart"
-    parts = {name: list(getattr(call, "parts", (nn.Module(),))[0].parameters()) for name, call in ways.items()}
-    times: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in ways} for kind in ("prefill", "training")}
+    parts = {way: list(getattr(call, "parts", (nn.Module(),))[0].parameters()) for way, call in ways.items()}
+    times: dict[str, dict[str, list[float]]] = {kind: {way: [] for way in ways} for kind in ("prefill", "training")}
+    shorter = trained(name, inputs)
     for turn in range(rounds + 1):
-        for name, call in ways.items():
+        for way, call in ways.items():
             start = time.perf_counter()
             with torch.inference_mode():
                 call(*inputs)
             middle = time.perf_counter()
-            stepped(call, inputs, parts[name])
+            stepped(call, shorter, parts[way])
             end = time.perf_counter()
             if turn:
-                times["prefill"][name].append(middle - start)
-                times["training"][name].append(end - middle)
-    return {kind: {name: statistics.median(t) for name, t in ways.items()} for kind, ways in times.items()}
+                times["prefill"][way].append(middle - start)
+                times["training"][way].append(end - middle)
+    return {kind: {way: statistics.median(t) for way, t in taken.items()} for kind, taken in times.items()}
 
 
 def inputs_of(name: str, tokens: int) -> list[Tensor]:
@@ -161,7 +175,7 @@ def ways_of(name: str) -> dict[str, Callable[..., Tensor]]:
 
 def peak(name: str, way: str, tokens: int) -> int:
     """Bytes that a training step adds to a process at its peak; run in one of its own."""
-    call, inputs = ways_of(name)[way], inputs_of(name, tokens)
+    call, inputs = ways_of(name)[way], trained(name, inputs_of(name, tokens))
     weights = list(getattr(call, "parts", (nn.Module(),))[0].parameters())
     stepped(call, [x[:, :8] for x in inputs], weights)  # whatever is loaded and set up once
     before = _memory("VmRSS")
@@ -192,7 +206,7 @@ def main() -> None:
     rows = {}
     for name in [options.only] if options.only else ["gated-deltanet rule", *LAYERS]:
         rounds = 1 if name == "kimi-delta-attention" else options.rounds  # its reference takes minutes
-        row = compared(ways_of(name), inputs_of(name, options.tokens), rounds)
+        row = compared(name, inputs_of(name, options.tokens), rounds)
         row["peak"] = {way: _peak(name, way, options) for way in ("transformers", "lamina")}
         rows[name] = row
         for kind, unit in (("prefill", 1e-3), ("training", 1e-3), ("peak", 1e6)):

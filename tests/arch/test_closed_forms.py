@@ -142,8 +142,9 @@ def test_gated_deltanet_of_qwen3_next():
     part = op("qwen3-next-80b-a3b", GatedDeltaNet)
     matrices = 2048 * (2 * 2048 + 4096 + 4096 + 2 * 32) + 4096 * 2048  # q and k, v, gate, step and decay; output
     assert part.flops(2048, 1, 7) == 2 * matrices + 2 * 8192 * 4 + 32 * 6 * 128 * 128
-    chunked = 32 * (6 * 128 * 128 + 64 * (6 * 128 + 4 * 128))
-    assert part.flops(2048, 100, 0) == 100 * (2 * matrices + 2 * 8192 * 4 + chunked)
+    token = 2 * matrices + 2 * 8192 * 4 + 32 * 6 * 128 * 128
+    pair = 16 * 4 * 128 + 32 * 3 * 128  # of two tokens of a chunk: scores by key head, solution and sum by value head
+    assert part.flops(2048, 100, 0) == 100 * token + (64**2 + 36**2) * pair
 
 
 def test_mamba_2_of_nemotron():

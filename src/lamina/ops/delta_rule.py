@@ -75,18 +75,23 @@ def gated_delta_rule_reference(
     return torch.stack(outputs, 2), state
 
 
-def unit_vectors(x: Tensor) -> Tensor:
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + UNIT)
+def unit_vectors(x: Tensor, length: float = 1.0) -> Tensor:
+    return x * (torch.rsqrt(x.square().sum(-1, keepdim=True) + UNIT) * length)
 
 
 def _unit_rule(state: States, q: Tensor, k: Tensor, *rest: Tensor) -> tuple[Tensor, States]:
-    return _rule(state, unit_vectors(q.to(state[0].dtype)), unit_vectors(k.to(state[0].dtype)), *rest)
+    q, k = (x.to(state[0].dtype) for x in (q, k))
+    return _scaled_rule(state, unit_vectors(q, k.shape[-1] ** -0.5), unit_vectors(k), *rest)
 
 
-def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor) -> tuple[Tensor, States]:
-    """A chunk of n tokens: pieces [B G n K] and [B H n V]."""
+def _rule(state: States, q: Tensor, *rest: Tensor) -> tuple[Tensor, States]:
+    return _scaled_rule(state, q.to(state[0].dtype) * q.shape[-1] ** -0.5, *rest)
+
+
+def _scaled_rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor) -> tuple[Tensor, States]:
+    """A chunk of n tokens: pieces [B G n K] and [B H n V], q times K^-0.5 already."""
     (old,) = state
-    q, k, v, g, b = (x.to(old.dtype) for x in (q * k.shape[-1] ** -0.5, k, v, g, b))
+    k, v, g, b = (x.to(old.dtype) for x in (k, v, g, b))
     groups, n = v.shape[1] // k.shape[1], v.shape[2]
     if n == 1:
         return _step(old, shared(q, groups), shared(k, groups), v, g, b)
@@ -96,10 +101,10 @@ def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor) 
     like_keys, seen = (shared(x @ k.mT, groups) for x in (k, q))
     q, k = shared(q, groups), shared(k, groups)
     system = (like_keys * between * b[..., None]).tril(-1)
-    asked = b[..., None] * (v - fade * (k @ old))
+    asked = b[..., None] * torch.addcmul(v, k @ old, fade, value=-1)
     corrections = torch.linalg.solve_triangular(system, asked, upper=False, unitriangular=True)
-    out = fade * (q @ old) + (seen * between).tril() @ corrections
-    return out, (fade[..., -1:, :] * old + (k * remain).mT @ corrections,)
+    out = torch.addcmul((seen * between).tril() @ corrections, q @ old, fade)
+    return out, (torch.addcmul((k * remain).mT @ corrections, old, fade[..., -1:, :]),)
 
 
 def _step(old: Tensor, q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor) -> tuple[Tensor, States]:

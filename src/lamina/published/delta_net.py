@@ -65,10 +65,11 @@ def kinds(arch: Architecture) -> list[str]:
 
 
 def parts(arch: Architecture) -> tuple[GatedDeltaNet, Attention]:
-    """The two kinds of mixers, of which such a hybrid has one each."""
-    ops = arch.ops()
-    net = next(op for op in ops if isinstance(op, GatedDeltaNet))
-    return net, next(op for op in ops if isinstance(op, Attention))
+    """The two kinds of mixers; in place of one that a model has not, the smallest that a config can say."""
+    ops = tuple(arch.ops())
+    net = GatedDeltaNet(key_heads=1, value_heads=1, key_dim=1, value_dim=1)
+    net = next((op for op in ops if isinstance(op, GatedDeltaNet)), net)
+    return net, next((op for op in ops if isinstance(op, Attention)), Attention(heads=1, kv_heads=1, head_dim=8))
 
 
 def keys(arch: Architecture, name: str, feed_forward: Any) -> dict[str, Any]:
