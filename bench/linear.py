@@ -2,10 +2,11 @@
 
 python bench/linear.py [--threads 2] [--tokens 2048] [--rounds 5] [--only NAME] [--json FILE]
 
-A whole mixer of each kind, projections included, with the same weights in float32 on random input: a prompt, and a
-training step (forward and backward, gradients of all weights and of the input). Both take turns, so that what else the
-machine does hits both alike; medians are compared. For Gated DeltaNet the rule alone is compared too, and softmax
-attention stands beside for orientation. Peak memory is what a training step adds to a fresh process.
+A mixer of each kind with the same weights in float32 on random input: a prompt, and a training step (forward and
+backward, gradients of all weights and of the input). Both take turns, so that what else the machine does hits both
+alike; medians are compared. Projections are the same products in both, so each mixer is also measured `alone`: its
+projections give what they gave before, at no cost. For Gated DeltaNet the rule is compared too, and softmax attention
+stands beside for orientation. Peak memory is what a training step adds to a fresh process.
 Each pair is first checked to compute the same.
 """
 
@@ -29,11 +30,18 @@ from torch import Tensor, nn
 from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
 
 import lamina
+from lamina.nn.basic import Linear
 from lamina.nn.state import Fresh
 from lamina.nn.step import Step
 from lamina.ops.delta_rule import gated_delta_rule
 
-SMALL = {"vocab_size": 64, "num_hidden_layers": 1, "intermediate_size": 64, "max_position_embeddings": 65536}
+SMALL = {
+    "vocab_size": 64,
+    "pad_token_id": None,
+    "num_hidden_layers": 1,
+    "intermediate_size": 64,
+    "max_position_embeddings": 65536,
+}
 HEADS = {"num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 128, "hidden_size": 2048}
 EXPERTS = {
     "num_experts": 2,
@@ -86,6 +94,8 @@ LAYERS = {
     ),
     "attention": Layer("Qwen3", SMALL | HEADS, "model.layers.0.self_attn", ("position_embeddings", "attention_mask")),
 }
+RULE, ALONE = "gated-deltanet rule", " alone"
+NAMES = [RULE, *(f"{name}{what}" for name in LAYERS for what in ("", ALONE))]
 
 
 def pair(name: str) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -97,7 +107,7 @@ def pair(name: str) -> dict[str, Callable[[Tensor], Tensor]]:
     with tempfile.TemporaryDirectory() as directory:
         model.save_pretrained(directory)
         module = lamina.load(directory).blocks[0].mixer.op
-    theirs, width = model.get_submodule(layer.path), config.hidden_size
+    theirs = model.get_submodule(layer.path)
     rotary = getattr(getattr(model, "model", None), "rotary_emb", None)
 
     def reference(x: Tensor) -> Tensor:
@@ -110,8 +120,22 @@ def pair(name: str) -> dict[str, Callable[[Tensor], Tensor]]:
         ids = torch.zeros(x.shape[:2], dtype=torch.long)
         return module(x, Step(ids, x.dtype, lambda _: Fresh(), [0] * len(x), None))
 
-    reference.parts, ours.parts = (theirs, width), (module, width)  # type: ignore[attr-defined]
+    reference.module, ours.module = theirs, module  # type: ignore[attr-defined]
     return {"transformers": reference, "lamina": ours}
+
+
+def alone(call: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
+    """The mixer with projections that give again what they gave for x; gradients reach what they gave."""
+    module: nn.Module = call.module  # type: ignore[attr-defined]
+    for part in [part for part in module.modules() if isinstance(part, nn.Linear | Linear)]:
+        part.register_forward_hook(lambda part, _, y: setattr(part, "given", y.detach()))
+    call(x)
+    for part in [part for part in module.modules() if hasattr(part, "given")]:
+        part._forward_hooks.clear()
+        part.requires_grad_(False)
+        part.given = nn.Parameter(part.given)  # in place of its weights
+        part.forward = lambda *_, part=part: part.given
+    return call
 
 
 def rules() -> dict[str, Callable[..., Tensor]]:
@@ -134,26 +158,26 @@ def stepped(call: Callable[..., Tensor], inputs: list[Tensor], weights: list[nn.
 
 def trained(name: str, inputs: list[Tensor]) -> list[Tensor]:
     """The inputs of a training step."""
-    return [x[:, : LAYERS[name].training] for x in inputs] if name in LAYERS else inputs
+    return inputs if name == RULE else [x[:, : LAYERS[name.removesuffix(ALONE)].training] for x in inputs]
 
 
 def compared(name: str, inputs: list[Tensor], rounds: int) -> dict[str, Any]:
     """Median seconds of a prompt and of a training step, for each way."""
-    ways = ways_of(name)
+    ways = ways_of(name, inputs)
     with torch.inference_mode():
         exact = ways["transformers"](*inputs)
         worst = float((ways["lamina"](*inputs) - exact).abs().max() / exact.abs().max())
     assert worst <= 1e-4, f"they compute different things, {worst:.1e} apart"
-    parts = {way: list(getattr(call, "parts", (nn.Module(),))[0].parameters()) for way, call in ways.items()}
     times: dict[str, dict[str, list[float]]] = {kind: {way: [] for way in ways} for kind in ("prefill", "training")}
     shorter = trained(name, inputs)
+    stepping = ways if shorter[0].shape == inputs[0].shape else ways_of(name, shorter)
     for turn in range(rounds + 1):
         for way, call in ways.items():
             start = time.perf_counter()
             with torch.inference_mode():
                 call(*inputs)
             middle = time.perf_counter()
-            stepped(call, shorter, parts[way])
+            stepped(stepping[way], shorter, weights_of(stepping[way]))
             end = time.perf_counter()
             if turn:
                 times["prefill"][way].append(middle - start)
@@ -163,21 +187,30 @@ def compared(name: str, inputs: list[Tensor], rounds: int) -> dict[str, Any]:
 
 def inputs_of(name: str, tokens: int) -> list[Tensor]:
     random = torch.Generator().manual_seed(1)
-    if name == "gated-deltanet rule":
+    if name == RULE:
         q, k, v = (torch.randn(1, tokens, 16, 128, generator=random) for _ in range(3))
         return [q, k, v, -torch.rand(1, tokens, 16, generator=random), torch.rand(1, tokens, 16, generator=random)]
-    return [torch.randn(1, tokens, LAYERS[name].config["hidden_size"], generator=random)]
+    return [torch.randn(1, tokens, LAYERS[name.removesuffix(ALONE)].config["hidden_size"], generator=random)]
 
 
-def ways_of(name: str) -> dict[str, Callable[..., Tensor]]:
-    return rules() if name == "gated-deltanet rule" else pair(name)
+def ways_of(name: str, inputs: list[Tensor]) -> dict[str, Callable[..., Tensor]]:
+    if name == RULE:
+        return rules()
+    ways = pair(name.removesuffix(ALONE))
+    return {way: alone(call, inputs[0]) for way, call in ways.items()} if name.endswith(ALONE) else ways
+
+
+def weights_of(call: Callable[..., Tensor]) -> list[nn.Parameter]:
+    return [p for p in call.module.parameters() if p.requires_grad] if hasattr(call, "module") else []  # type: ignore[attr-defined]
 
 
 def peak(name: str, way: str, tokens: int) -> int:
     """Bytes that a training step adds to a process at its peak; run in one of its own."""
-    call, inputs = ways_of(name)[way], trained(name, inputs_of(name, tokens))
-    weights = list(getattr(call, "parts", (nn.Module(),))[0].parameters())
-    stepped(call, [x[:, :8] for x in inputs], weights)  # whatever is loaded and set up once
+    inputs = trained(name, inputs_of(name, tokens))
+    few = [x[:, :8] for x in inputs]
+    stepped(warm := ways_of(name, few)[way], few, weights_of(warm))  # whatever is loaded and set up once
+    call = ways_of(name, inputs)[way]
+    weights = weights_of(call)
     before = _memory("VmRSS")
     stepped(call, inputs, weights)
     return _memory("VmHWM") - before
@@ -194,7 +227,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["gated-deltanet rule", *LAYERS])
+    parser.add_argument("--only", choices=NAMES)
     parser.add_argument("--peak", nargs=2, metavar=("NAME", "WAY"), help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "linear.json")
     options = parser.parse_args()
@@ -204,8 +237,8 @@ def main() -> None:
         return
     print(f"{options.tokens} tokens, {options.threads} threads; transformers / lamina")
     rows = {}
-    for name in [options.only] if options.only else ["gated-deltanet rule", *LAYERS]:
-        rounds = 1 if name == "kimi-delta-attention" else options.rounds  # its reference takes minutes
+    for name in [options.only] if options.only else NAMES:
+        rounds = 1 if name.startswith("kimi") else options.rounds  # its reference takes minutes
         row = compared(name, inputs_of(name, options.tokens), rounds)
         row["peak"] = {way: _peak(name, way, options) for way in ("transformers", "lamina")}
         rows[name] = row
@@ -213,7 +246,7 @@ def main() -> None:
             theirs, ours = row[kind]["transformers"], row[kind]["lamina"]
             said = "MB" if kind == "peak" else "ms"
             print(
-                f"{name:22} {kind:9} {theirs / unit:9.1f} {ours / unit:9.1f} {said} {theirs / ours:7.2f}x", flush=True
+                f"{name:28} {kind:9} {theirs / unit:9.1f} {ours / unit:9.1f} {said} {theirs / ours:7.2f}x", flush=True
             )
     if not options.only:
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "threads": options.threads}

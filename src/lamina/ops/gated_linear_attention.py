@@ -74,6 +74,6 @@ def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Te
         new = decay.mT * old + k.mT @ v
         return q @ new, (new,)
     own = (q * k).sum(-1)
-    scores, asking, left, decay = faded_scores((q * decay)[:, :, None], k[:, :, None], decay)
-    seen = scores[:, :, 0, 0] + torch.diag_embed(own)
-    return asking[:, :, 0] @ old + seen @ v, (decay.mT * old + left[:, :, 0].mT @ v,)
+    scores, asking, left, since = faded_scores((q * decay)[:, :, :, None], k[:, :, :, None], decay)
+    seen = scores[:, :, :, 0, :, 0] + torch.diag_embed(own)
+    return asking[:, :, :, 0] @ old + seen @ v, (since[:, :, -1:].mT * old + left[:, :, :, 0].mT @ v,)

@@ -78,12 +78,13 @@ def _rule(state: States, r: Tensor, k: Tensor, v: Tensor, g: Tensor, a: Tensor, 
     if v.shape[2] == 1:
         new = decay.mT * old + b.mT @ (a @ old) + k.mT @ v
         return r @ new, (new,)
-    keys = torch.stack([b, k], 2)
-    own = (r[..., None, :] @ keys.movedim(2, 4)).squeeze(3)  # [B H n 2]: what a token sees of its own
-    scores, asking, keys, decay = faded_scores(torch.stack([a, r * decay], 2), keys, decay)
-    (taking, asked), (reading, seen) = (pair.unbind(2) for pair in scores.unbind(2))
-    taken = asking[:, :, 0] @ old + asked @ v
+    keys = torch.stack([b, k], 3)
+    own = (r[..., None, :] @ keys.mT).squeeze(3)  # [B H n 2]: what a token sees of its own
+    scores, asking, keys, since = faded_scores(torch.stack([a, r * decay], 3), keys, decay)
+    (taking, asked), (reading, seen) = (pair.unbind(4) for pair in scores.unbind(3))
+    (asking, last), (first, second) = asking.unbind(3), keys.unbind(3)
+    taken = asking @ old + asked @ v
     taken = torch.linalg.solve_triangular(-taking, taken, upper=False, unitriangular=True)
     reading, seen = (x + own[..., i].diag_embed() for i, x in enumerate((reading, seen)))
-    out = asking[:, :, 1] @ old + reading @ taken + seen @ v
-    return out, (decay.mT * old + keys[:, :, 0].mT @ taken + keys[:, :, 1].mT @ v,)
+    out = last @ old + reading @ taken + seen @ v
+    return out, (since[:, :, -1:].mT * old + first.mT @ taken + second.mT @ v,)

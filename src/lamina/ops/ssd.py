@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
-from lamina.ops.chunks import States, finite, matrix_state, over_chunks, real
+from lamina.ops.chunks import States, finite, matrix_state, over_chunks, real, shared
+from lamina.ops.fla import fused, usable
 
 
 def ssd(
@@ -37,6 +38,11 @@ def ssd(
     state = _begun(c, b, x, g, steps, skip, state)
     finite(g)
     g, steps = real(lengths, g, steps)
+    if usable(x):
+        groups, entering = x.shape[1] // b.shape[1], (steps[..., None] * x).to(x.dtype)
+        queries, keys, held = shared(c, groups), shared(b, groups), state.mT.contiguous()
+        if (made := fused("simple_gla", queries, keys, entering, g, state=held, scale=1.0)) is not None:
+            return made[0] + skip[:, None, None] * x, made[1].mT
     out, (state,) = over_chunks(_rule, (state,), (c, b, x, g, steps), (skip.to(state.dtype),), chunk)
     return out, state
 
