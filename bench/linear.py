@@ -125,16 +125,20 @@ def pair(name: str) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def alone(call: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
-    """The mixer with projections that give again what they gave for x; gradients reach what they gave."""
+    """The mixer with projections that give again what they gave for x, but for the last, which gives what it is given.
+
+    Gradients reach what they gave.
+    """
     module: nn.Module = call.module  # type: ignore[attr-defined]
+    gave: dict[nn.Module, Tensor] = {}  # in order
     for part in [part for part in module.modules() if isinstance(part, nn.Linear | Linear)]:
-        part.register_forward_hook(lambda part, _, y: setattr(part, "given", y.detach()))
+        part.register_forward_hook(lambda part, _, y: gave.update({part: y.detach()}))
     call(x)
-    for part in [part for part in module.modules() if hasattr(part, "given")]:
+    for part, y in gave.items():
         part._forward_hooks.clear()
         part.requires_grad_(False)
-        part.given = nn.Parameter(part.given)  # in place of its weights
-        part.forward = lambda *_, part=part: part.given
+        part.given = nn.Parameter(y)  # in place of its weights
+        part.forward = (lambda z: z) if part is list(gave)[-1] else lambda *_, part=part: part.given
     return call
 
 

@@ -30,7 +30,8 @@ def faded_scores(
 
     `asking` is times what fades at its own token already, where it reads after that. Returned are the scores, zero but
     for earlier keys; `asking` times what faded since before the first token; `keys` times what fades until the last
-    one; and what of a state from before the first token is left after each.
+    one; and what of a state from before the first token is left after each. Where no gradient is recorded `asking` is
+    overwritten: it is large, and made for this.
     """
     if torch.is_grad_enabled():
         return _Meeting.apply(asking, keys, decay)  # type: ignore[return-value]
@@ -41,7 +42,7 @@ def _meeting(
     asking: Tensor, keys: Tensor, decay: Tensor, kept: Kept | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What the gradient needs of each joining is appended to `kept`."""
-    asking, keys, since = asking.clone(), keys.clone(), decay.clone()
+    keys, since = keys.clone(), decay.clone()
     kinds, others, tokens = asking.shape[3], keys.shape[3], keys.shape[2]
     scores = keys.new_zeros(*keys.shape[:3], kinds, tokens, others)
     for half, start, end in _runs(tokens):
@@ -92,7 +93,7 @@ class _Meeting(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, asking: Tensor, keys: Tensor, decay: Tensor) -> tuple[Tensor, ...]:
         kept: Kept = []
-        made = _meeting(asking, keys, decay, kept)
+        made = _meeting(asking.clone(), keys, decay, kept)
         ctx.save_for_backward(*(part for parts in kept for part in parts))
         return made
 

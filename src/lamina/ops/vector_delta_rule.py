@@ -93,10 +93,11 @@ def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor) 
     if v.shape[2] == 1:
         return _step(old, q, k, v, decay, b)
     own = (q[..., None, :] @ k[..., None])[..., 0, 0].diag_embed()  # what a query sees of its own key has not faded
-    scores, asking, left, since = faded_scores(torch.stack([q, k], 3) * decay[..., None, :], k[:, :, :, None], decay)
+    asking = torch.stack([q * decay, k * decay], 3)
+    scores, asking, left, since = faded_scores(asking, k[:, :, :, None], decay)
     (seen, like_keys), (q, k) = scores[..., 0].unbind(3), asking.unbind(3)
     corrections = torch.linalg.solve_triangular(like_keys * b, b * (v - k @ old), upper=False, unitriangular=True)
-    new = since[:, :, -1:].mT * old + left[:, :, :, 0].mT @ corrections
+    new = torch.addcmul(left[:, :, :, 0].mT @ corrections, old, since[:, :, -1:].mT)
     return q @ old + (seen + own) @ corrections, (new,)
 
 
