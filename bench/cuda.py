@@ -1,6 +1,6 @@
 """Delta rules on a GPU, against the kernels of flash-linear-attention called directly, forward and backward.
 
-python bench/cuda.py [--tokens 8192] [--rounds 20] [--device cuda] [--json FILE]
+python bench/cuda.py [--tokens 8192] [--rounds 20] [--device cpu] [--json FILE]
 
 16 heads of 128 in bfloat16. `lamina` is the op as it chooses there (`lamina.ops.backend()` is printed), `torch` its
 portable form, `fla` the package. They take turns, and medians are compared. On a device without the package only
@@ -66,9 +66,10 @@ def seconds(call: Callable[..., Tensor], given: list[Tensor], device: str, backw
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=8192)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--device", default="cuda")
+    found = torch.cuda.is_available()
+    parser.add_argument("--tokens", type=int, default=8192 if found else 512)
+    parser.add_argument("--rounds", type=int, default=20 if found else 3)
+    parser.add_argument("--device", default="cuda" if found else "cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(backend(), torch.__version__)

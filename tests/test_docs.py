@@ -153,7 +153,7 @@ def test_links_and_paths_lead_somewhere(page: Path) -> None:
 
 MECHANISMS = sorted(page for page in (ROOT / "docs" / "mechanisms").glob("*.md") if page.stem != "README")
 NOBODY = {"differential-attention", "mamba", "rg-lru", "rwkv-7", "sequence-glu", "shared-transformer", "slstm"}
-NOBODY |= {"deltanet", "linear-attention", "retention", "gated-linear-attention"}
+NOBODY |= {"deltanet", "mamba-3", "linear-attention", "retention", "gated-linear-attention"}
 """What no entry of the catalog has."""
 
 

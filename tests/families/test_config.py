@@ -76,10 +76,14 @@ def fails(data: Any, *words: str) -> str:
     return message
 
 
+BY_HAND = {"gla", "linear_attn", "retnet", "delta_net", "gated_deltanet", "rwkv7", "bailing_linear"}
+"""Families without a class in the reference: their own tests compare them with forwards written there."""
+
+
 def test_every_family_is_here():
     """Of those that run; the others are read alone yet (tests/families/test_read_*)."""
     running = {family.name for family in families().values() if family.layout}
-    assert {read_config(config).family for config in CONFIGS.values()} == running - {"lamina"}
+    assert {read_config(config).family for config in CONFIGS.values()} == running - {"lamina"} - BY_HAND
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -397,12 +401,14 @@ def test_rotary_parameters_by_layer_type(family):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_is_ignored_is_listed_with_its_reason(name):
-    data = copy.deepcopy(CONFIGS[name])
+    data, plain = copy.deepcopy(CONFIGS[name]), copy.deepcopy(CONFIGS[name])
     inner = data.get("text_config", data)
     inner |= {"torch_dtype": "bfloat16", "initializer_range": 0.02, "is_encoder_decoder": False, "eos_token_id": [1, 2]}
+    if name.startswith("qwen4-exp"):  # where n-grams end at that token
+        plain["eos_token_id"] = [1, 2]
     config = Config(data)
     arch = read(config)
-    assert arch == read_config(CONFIGS[name])
+    assert arch == read_config(plain)
     assert config.ignored["torch_dtype"] == "storage"
     assert config.ignored["initializer_range"] == "training"
     assert config.ignored["eos_token_id"] == "generation"
