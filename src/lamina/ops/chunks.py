@@ -183,6 +183,13 @@ def matrix_state(q: Tensor, k: Tensor, v: Tensor, state: Tensor | None, *a_token
     return state
 
 
+def vector_state(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None, *a_token: Tensor) -> Tensor:
+    """The same for decays of each row of the state, g [B H T K]."""
+    if g.shape[3:] != k.shape[3:]:
+        raise LaminaError(f"shapes {list(k.shape)}, {list(g.shape)} do not fit; k [B G T K] and decays [B H T K] would")
+    return matrix_state(q, k, v, state, g, *a_token)
+
+
 def shared(x: Tensor, groups: int) -> Tensor:
     """Of each of G heads [B G ...], for each of the heads of values that it serves, [B H ...]."""
     return x if groups == 1 else x.repeat_interleave(groups, 1)

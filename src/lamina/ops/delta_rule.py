@@ -63,11 +63,23 @@ def gated_delta_rule_reference(
     unit: bool = True,
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
     """The same, a token at a time."""
-    state = matrix_state(q, k, v, state, g, b)
+    return a_token_at_a_time(q, k, v, g[..., None], b, matrix_state(q, k, v, state, g, b), unit)
+
+
+def a_token_at_a_time(
+    q: Float[Tensor, "B G T K"],
+    k: Float[Tensor, "B G T K"],
+    v: Float[Tensor, "B H T V"],
+    g: Float[Tensor, "B H T K"] | Float[Tensor, "B H T 1"],
+    b: Float[Tensor, "B H T"],
+    state: Float[Tensor, "B H K V"],
+    unit: bool,
+) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
+    """A delta rule whose state fades by a number, or row by row."""
     groups, outputs = v.shape[1] // k.shape[1], []
     q, k = ((unit_vectors(x) if unit else x).repeat_interleave(groups, 1) for x in (q, k))
     for t in range(v.shape[2]):
-        state = g[:, :, t, None, None].exp() * state
+        state = g[:, :, t, :, None].exp() * state
         answered = torch.einsum("bhkv,bhk->bhv", state, k[:, :, t])
         correction = b[:, :, t, None] * (v[:, :, t] - answered)
         state = state + k[:, :, t, :, None] * correction[:, :, None]

@@ -14,8 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lamina.arch.measure import CHUNK
-from lamina.errors import LaminaError
-from lamina.ops.chunks import States, finite, matrix_state, over_chunks, real, shared
+from lamina.ops.chunks import States, finite, over_chunks, real, shared, vector_state
 from lamina.ops.fading import faded_scores
 
 
@@ -34,7 +33,7 @@ def gated_linear_attention(
     `g` is the logarithm of the decay. Each of the G heads of queries and keys serves H / G of values.
     Raises: LaminaError for shapes that do not fit each other, or a decay that is not finite
     """
-    state = _begin(q, k, v, g, state)
+    state = vector_state(q, k, v, g, state)
     finite(g)
     k, g = real(lengths, k, g)
     out, (state,) = over_chunks(_rule, (state,), (q, k, v, g), chunk=chunk)
@@ -49,19 +48,12 @@ def gated_linear_attention_reference(
     state: Float[Tensor, "B H K V"] | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
     """The same, a token at a time."""
-    state, outputs = _begin(q, k, v, g, state), []
+    state, outputs = vector_state(q, k, v, g, state), []
     q, k = (x.repeat_interleave(v.shape[1] // k.shape[1], 1) for x in (q, k))
     for t in range(v.shape[2]):
         state = g[:, :, t, :, None].exp() * state + k[:, :, t, :, None] * v[:, :, t, None]
         outputs.append(torch.einsum("bhkv,bhk->bhv", state, q[:, :, t]))
     return torch.stack(outputs, 2), state
-
-
-def _begin(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None) -> Tensor:
-    """The state to begin with. Raises: LaminaError for shapes that do not fit each other"""
-    if g.shape[3:] != k.shape[3:]:
-        raise LaminaError(f"shapes {list(k.shape)}, {list(g.shape)} do not fit; k [B G T K] and decays [B H T K] would")
-    return matrix_state(q, k, v, state, g)
 
 
 def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, States]:

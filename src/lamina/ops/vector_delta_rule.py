@@ -15,9 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lamina.arch.measure import CHUNK
-from lamina.errors import LaminaError
-from lamina.ops.chunks import States, finite, matrix_state, over_chunks, real, shared
-from lamina.ops.delta_rule import unit_vectors
+from lamina.ops.chunks import States, finite, over_chunks, real, shared, vector_state
+from lamina.ops.delta_rule import a_token_at_a_time, unit_vectors
 from lamina.ops.fading import faded_scores
 from lamina.ops.fla import fused
 
@@ -40,7 +39,7 @@ def vector_delta_rule(
     and k are made unit vectors first.
     Raises: LaminaError for shapes that do not fit each other, or a decay that is not finite
     """
-    state = _begin(q, k, v, g, b, state)
+    state = vector_state(q, k, v, g, state, b)
     finite(g)
     g, b = real(lengths, g, b)
     options: dict[str, Any] = {"scale": k.shape[-1] ** -0.5, "use_qk_l2norm_in_kernel": unit}
@@ -61,23 +60,7 @@ def vector_delta_rule_reference(
     unit: bool = True,
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
     """The same, a token at a time."""
-    state = _begin(q, k, v, g, b, state)
-    groups, outputs = v.shape[1] // k.shape[1], []
-    q, k = ((unit_vectors(x) if unit else x).repeat_interleave(groups, 1) for x in (q, k))
-    for t in range(v.shape[2]):
-        state = g[:, :, t, :, None].exp() * state
-        answered = torch.einsum("bhkv,bhk->bhv", state, k[:, :, t])
-        correction = b[:, :, t, None] * (v[:, :, t] - answered)
-        state = state + k[:, :, t, :, None] * correction[:, :, None]
-        outputs.append(torch.einsum("bhkv,bhk->bhv", state, q[:, :, t]) * k.shape[-1] ** -0.5)
-    return torch.stack(outputs, 2), state
-
-
-def _begin(q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor, state: Tensor | None) -> Tensor:
-    """The state to begin with. Raises: LaminaError for shapes that do not fit each other"""
-    if g.shape[3:] != k.shape[3:]:
-        raise LaminaError(f"shapes {list(k.shape)}, {list(g.shape)} do not fit; k [B G T K] and decays [B H T K] would")
-    return matrix_state(q, k, v, state, g, b)
+    return a_token_at_a_time(q, k, v, g, b, vector_state(q, k, v, g, state, b), unit)
 
 
 def _unit_rule(state: States, q: Tensor, k: Tensor, *rest: Tensor) -> tuple[Tensor, States]:
