@@ -89,3 +89,24 @@ def ids(batch: int, tokens: int, vocab: int = 97, seed: int = 1) -> torch.Tensor
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     """The largest difference, relative to the largest of `b`."""
     return float((a - b).abs().max() / b.abs().max())
+
+
+@torch.inference_mode()
+def changes_nothing(model: Any) -> None:
+    """Asserts that a model gives the same in pieces, padded, restored and with rows chosen as at once and alone."""
+    x, lengths = ids(3, 29, model.arch.vocab), [17, 29, 5]
+    whole = model(x)
+    for pieces in ([29], [1] * 29, [5, 1, 7, 9, 7], [3, 20, 1, 1, 4]):
+        state = model.init_state(3, 31)
+        assert relative(torch.cat([model(piece, state) for piece in x.split(pieces, 1)], 1), whole) <= 1e-5
+        assert state.nbytes == model.arch.state_bytes(31, 3, "float32")
+    state = model.init_state(3, 31)
+    padded = model(x, state, lengths=torch.tensor(lengths))
+    saved = state.snapshot()
+    after = model(x[:, :1], state)
+    for i, n in enumerate(lengths):
+        assert relative(padded[i, :n], whole[i, :n]) <= 1e-5
+        assert relative(after[i, 0], model(torch.cat([x[i : i + 1, :n], x[i : i + 1, :1]], 1))[0, -1]) <= 1e-5
+    state.restore(saved)
+    state.select([2, 0, 2])
+    assert relative(model(x[[2, 0, 2], :1], state), after[[2, 0, 2]]) <= 1e-5

@@ -21,7 +21,7 @@ import lamina
 from lamina.arch import GLU, GatedLinearAttention, LinearAttention, Retention, RMSNorm, Rotary
 from lamina.errors import LaminaError
 from lamina.families import read_config
-from tests.reference import ids, relative
+from tests.reference import changes_nothing, ids, relative
 
 D, INNER, VOCAB, LAYERS, H, EPS = 48, 40, 97, 3, 3, 1e-2
 COMMON: dict[str, Any] = {
@@ -149,18 +149,8 @@ def test_logits_are_those_by_hand(made):
         assert relative(ours(x)[0].double(), forward(tensors, config, x[0].tolist())) <= 1e-5
 
 
-@torch.inference_mode()
 def test_a_state_changes_nothing(made):
-    _, _, ours = made
-    x = ids(2, 29)
-    whole = ours(x)
-    for pieces in ([1] * 29, [5, 1, 7, 9, 7]):
-        state = ours.init_state(2, 31)
-        assert relative(torch.cat([ours(piece, state) for piece in x.split(pieces, 1)], 1), whole) <= 1e-5
-    state = ours.init_state(2, 31)
-    padded = ours(x, state, lengths=torch.tensor([29, 11]))
-    assert relative(padded[1, :11], whole[1, :11]) <= 1e-5
-    assert relative(ours(x[:, 11:13], state, lengths=torch.tensor([0, 2]))[1, :2], whole[1, 11:13]) <= 1e-5
+    changes_nothing(made[2])
 
 
 def test_counts_and_round_trip(made, tmp_path):

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import lamina
 from lamina.arch import GLU, MLSTM, RWKV7, SLSTM, Architecture, Attention, Block, Branch, ChannelMix, Embedding, RMSNorm
 from lamina.arch.base import Op
-from tests.reference import ids, relative
+from tests.reference import changes_nothing, ids, relative
 
 NORM = RMSNorm()
 H, P = 3, 7
@@ -94,24 +94,8 @@ def test_large_gates_stay_finite():
         assert relative(torch.cat([model(piece, state) for piece in x.split([1, 30, 39], 1)], 1), whole) <= 1e-5
 
 
-@torch.inference_mode()
 def test_states_and_padding_change_nothing(model):
-    x, lengths = ids(3, 29), [17, 29, 5]
-    whole = model(x)
-    for pieces in ([29], [1] * 29, [5, 1, 7, 9, 7], [3, 20, 1, 1, 4]):
-        state = model.init_state(3, 31)
-        assert relative(torch.cat([model(piece, state) for piece in x.split(pieces, 1)], 1), whole) <= 1e-5
-    assert state.nbytes == model.arch.state_bytes(31, 3, "float32")
-    state = model.init_state(3, 31)
-    padded = model(x, state, lengths=torch.tensor(lengths))
-    saved = state.snapshot()
-    after = model(x[:, :1], state)
-    for i, n in enumerate(lengths):
-        assert relative(padded[i, :n], whole[i, :n]) <= 1e-5
-        assert relative(after[i, 0], model(torch.cat([x[i : i + 1, :n], x[i : i + 1, :1]], 1))[0, -1]) <= 1e-5
-    state.restore(saved)
-    state.select([2, 0, 2])
-    assert relative(model(x[[2, 0, 2], :1], state), after[[2, 0, 2]]) <= 1e-5
+    changes_nothing(model)
 
 
 def test_formulas_equal_what_is_there(model):
