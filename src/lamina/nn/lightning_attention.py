@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -55,8 +56,7 @@ class LightningAttention(Stateful):
     def forward(self, x: Float[Tensor, "B T D"], step: Step) -> Float[Tensor, "B T D"]:
         value = self.value
         *read, gate = self.project(x)
-        activation = ACTIVATIONS[value.activation] if value.activation else torch.nn.Identity()
-        q, k, v = (activation(part).unflatten(-1, (value.heads, -1)) for part in read)
+        q, k, v = (_activated(part, value.activation).unflatten(-1, (value.heads, -1)) for part in read)
         q, k = (part if of is None else of(part) for part, of in ((q, self.q_norm), (k, self.k_norm)))
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         q, k = self._turned(q, step), self._turned(k, step)
@@ -65,7 +65,14 @@ class LightningAttention(Stateful):
         out, *held.kept = fixed_decay(q, k, v, self._decay(step), *held.kept, lengths=step.padding)
         out = out.transpose(1, 2).to(x.dtype).flatten(2)
         grouped = self.norm(out.unflatten(-1, (value.norm_groups, -1)) if value.norm_groups > 1 else out)
-        return self.o_proj(grouped.flatten(2) * gate.sigmoid())
+        return self.o_proj(grouped.flatten(2) * (gate.sigmoid() if torch.is_grad_enabled() else gate.sigmoid_()))
+
+
+def _activated(x: Tensor, name: str | None) -> Tensor:
+    """In place where no gradient asks what was there: fresh memory costs more than a SiLU."""
+    if name == "silu" and not torch.is_grad_enabled():
+        return F.silu(x, inplace=True)
+    return ACTIVATIONS[name](x) if name else x
 
 
 reads(LightningAttentionValue, FIELDS, activation=(None, *ACTIVATIONS))

@@ -84,7 +84,6 @@ def _rule(
         return shared(q, groups) @ new, (new,)
     seen = shared(q @ k.mT, groups)
     q, k = shared(q, groups), shared(k, groups)
-    out = (seen * between[:, :n, :n]) @ v
-    out += (q * fade[:, :n]) @ old
+    out = torch.addcmul((seen * between[:, :n, :n]) @ v, q @ old, fade[:, :n])
     new = k.mT @ (v * remain[:, -n:])
     return out, (new.addcmul_(old, fade[:, n - 1 : n]),)
