@@ -22,14 +22,6 @@ E, D, F = 11, 13, 7
 """Distinct, and no multiples of 4 or 8."""
 
 
-@pytest.fixture(params=[1, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -43,23 +35,6 @@ def choices(tokens: int, active: int, experts: int = E, first: int = 0, seed: in
 def stacks(experts: int = E, width: int = D, inner: int = F) -> list[torch.Tensor]:
     shapes = (inner, width), (inner, width), (width, inner)
     return [normal(experts, *shape, seed=seed) for seed, shape in enumerate(shapes, 1)]
-
-
-@pytest.fixture
-def poisoned(monkeypatch):
-    """New memory holds NaN, so that a number that is not written shows."""
-    made = torch.Tensor.new_empty, torch.empty_like
-
-    def new_empty(self, *shape, **more):
-        out = made[0](self, *shape, **more)
-        return out.fill_(float("nan")) if out.is_floating_point() else out.fill_(-1)
-
-    def empty_like(x, **more):
-        out = made[1](x, **more)
-        return out.fill_(float("nan")) if out.is_floating_point() else out.fill_(-1)
-
-    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
-    monkeypatch.setattr(torch, "empty_like", empty_like)
 
 
 SIZES = [(1, 1, E), (1, 3, E), (2, 5, E), (5, 4, E), (9, 2, E), (37, 3, E), (6, 2, 3), (60, 2, 2)]

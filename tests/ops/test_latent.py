@@ -6,36 +6,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lamina.ops import latent, native
+from lamina.ops import latent
 from lamina.ops.attention import Reach, attend, attend_reference
 from lamina.ops.latent import attend_latent
 
 B, H, RANK, DIM = 3, 7, 37, 43
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """How often the native function ran; what it writes to holds NaN before."""
-    found, ran = native.library(), []
-    assert not isinstance(found, str), f"the tests need the native functions: {found}"
-
-    class Spy:
-        def attend_latent(self, *arguments):
-            ran.append(arguments)
-            return found.attend_latent(*arguments)
-
-    monkeypatch.setattr(latent, "usable", lambda *tensors: Spy() if native.usable(*tensors) else None)
-    empty = torch.Tensor.new_empty
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *a, **k: empty(self, *a, **k).fill_(float("nan")))
-    return ran
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -8,15 +8,6 @@ import torch.nn.functional as F
 
 from lamina.ops.linear import linear, neighbours
 
-
-@pytest.fixture(params=[1, 2, 3, 5])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 SIZES = [(1, 1), (7, 3), (30, 11), (6, 5), (60, 257), (1, 13), (97, 64)]
 """Outputs, inputs: some outputs divide among the threads, some do not."""
 

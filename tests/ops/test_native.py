@@ -27,37 +27,6 @@ B, H, G, K = 3, 6, 2, 7
 """Batch, query heads, key heads, key dim; values are as wide as keys where the native function is used."""
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """The names of the native functions that ran; what they write to holds NaN before."""
-    found = native.library()
-    assert not isinstance(found, str), f"the tests need the native functions: {found}"
-    ran: list[str] = []
-
-    class Spy:
-        def __getattr__(self, name):
-            ran.append(name)
-            return getattr(found, name)
-
-    def usable(*tensors):
-        return Spy() if native.usable(*tensors) else None
-
-    for module in (attention, linear, norm):
-        monkeypatch.setattr(module, "usable", usable)
-    empty, like = torch.Tensor.new_empty, torch.empty_like
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *a, **k: empty(self, *a, **k).fill_(float("nan")))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: like(*a, **k).fill_(float("nan")))
-    return ran
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 

@@ -29,6 +29,14 @@ def results(function, sequences, state, constants, **options):
     return [out, *flat(after)]
 
 
+def single(made):
+    """The same in single precision, in which all is computed then."""
+    sequences, state, constants = made
+    parts = tuple(part.float() for part in flat(state))
+    named = {name: x.float() for name, x in constants.items()}
+    return [x.float() for x in sequences], parts if len(parts) > 1 else parts[0], named
+
+
 def largest(a, b):
     return float((a - b).abs().max() / b.abs().max().clamp(min=1e-30))
 
@@ -42,11 +50,7 @@ def test_values(case, made, chunk):
 
 def test_values_in_single_precision(case, made):
     exact = results(case.reference, *made)
-    sequences, state, constants = made
-    state = tuple(part.float() for part in flat(state))
-    state = state if len(state) > 1 else state[0]
-    single = [x.float() for x in sequences], state, {name: x.float() for name, x in constants.items()}
-    for got, right in zip(results(case.op, *single), exact, strict=True):
+    for got, right in zip(results(case.op, *single(made)), exact, strict=True):
         assert got.dtype == torch.float32
         assert largest(got.double(), right) <= 1e-5
 
@@ -66,7 +70,7 @@ def gradients(function, made, **options):
     named = dict(zip(constants, leaves[len(leaves) - len(constants) :], strict=True))
     given = results(function, leaves[: len(sequences)], tuple(held) if len(held) > 1 else held[0], named, **options)
     random = torch.Generator().manual_seed(1)
-    weights = [torch.randn(y.shape, generator=random, dtype=y.dtype) for y in given]
+    weights = [torch.randn(y.shape, generator=random, dtype=torch.float64).to(y) for y in given]
     return torch.autograd.grad(given, leaves, weights, allow_unused=True, materialize_grads=True)
 
 
@@ -74,6 +78,12 @@ def gradients(function, made, **options):
 def test_all_gradients(case, made, chunk):
     for got, exact in zip(gradients(case.op, made, chunk=chunk), gradients(case.reference, made), strict=True):
         assert largest(got, exact) <= 1e-10
+
+
+def test_all_gradients_in_single_precision(case, made):
+    for got, exact in zip(gradients(case.op, single(made)), gradients(case.reference, made), strict=True):
+        assert got.dtype == torch.float32
+        assert largest(got.double(), exact) <= 1e-5
 
 
 def test_gradients_of_the_reference(case):
@@ -98,12 +108,23 @@ def test_strong_decay_is_finite(case, made):
     for strength in (-50.0, -1e4):
         strong = [x.clone() for x in sequences]
         strong[case.decay][:, :, 5:] = strength
-        strong = [x.float() for x in strong], state, constants
-        for tensor in (*results(case.op, *strong), *gradients(case.op, strong)):
+        strong = strong, state, constants
+        for tensor in (*results(case.op, *single(strong)), *gradients(case.op, single(strong))):
             assert torch.isfinite(tensor).all()
-        exact = results(case.reference, [x.double() for x in strong[0]], state, constants)
-        for got, right in zip(results(case.op, *strong), exact, strict=True):
+        for got, right in zip(results(case.op, *single(strong)), results(case.reference, *strong), strict=True):
             assert largest(got.double(), right) <= 1e-5
+
+
+def test_weak_decay_behind_a_strong_one(case, made):
+    """Tokens that forget nearly all leave nothing wrong in how much fades between later ones."""
+    if case.decay is None:
+        return
+    sequences, state, constants = made
+    mixed = [x.clone() for x in sequences]
+    mixed[case.decay][:, :, 3::7] = -1e4
+    mixed = mixed, state, constants
+    for got, right in zip(results(case.op, *single(mixed)), results(case.reference, *mixed), strict=True):
+        assert largest(got.double(), right) <= 1e-5
 
 
 def test_padding_leaves_the_state(case, made):

@@ -9,37 +9,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lamina.ops import native
 from lamina.ops import selective_scan as module
 from lamina.ops.chunks import packed
 from lamina.ops.diagonal import diagonal
 from lamina.ops.selective_scan import selective_scan, selective_scan_reference
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """How often the native function ran; what it writes to holds NaN before."""
-    found, ran = native.library(), []
-    assert not isinstance(found, str), f"the tests need the native functions: {found}"
-
-    class Spy:
-        def selective_scan(self, *arguments):
-            ran.append(arguments)
-            return found.selective_scan(*arguments)
-
-    monkeypatch.setattr(module, "reachable", lambda *tensors: Spy() if native.reachable(*tensors) else None)
-    empty, like = torch.Tensor.new_empty, torch.empty_like
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *a, **k: empty(self, *a, **k).fill_(float("nan")))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: like(*a, **k).fill_(float("nan")))
-    return ran
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def made(rows=2, heads=3, tokens=23, channels=37, states=5, seed=0) -> Any:

@@ -6,34 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lamina.ops import native
-from lamina.ops import short_convolution as module
 from lamina.ops.short_convolution import short_convolution, short_convolution_reference
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """How often the native function ran; what it writes to holds NaN before."""
-    found, ran = native.library(), []
-    assert not isinstance(found, str), f"the tests need the native functions: {found}"
-
-    class Spy:
-        def short_convolution(self, *arguments):
-            ran.append(arguments)
-            return found.short_convolution(*arguments)
-
-    monkeypatch.setattr(module, "reachable", lambda *tensors: Spy() if native.reachable(*tensors) else None)
-    empty = torch.Tensor.new_empty
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *a, **k: empty(self, *a, **k).fill_(float("nan")))
-    return ran
-
-
-@pytest.fixture(params=[1, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def made(rows=2, tokens=13, channels=37, taps=4):

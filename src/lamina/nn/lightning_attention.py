@@ -65,7 +65,9 @@ class LightningAttention(Stateful):
         out, *held.kept = fixed_decay(q, k, v, self._decay(step), *held.kept, lengths=step.padding)
         out = out.transpose(1, 2).to(x.dtype).flatten(2)
         grouped = self.norm(out.unflatten(-1, (value.norm_groups, -1)) if value.norm_groups > 1 else out)
-        return self.o_proj(grouped.flatten(2) * (gate.sigmoid() if torch.is_grad_enabled() else gate.sigmoid_()))
+        if torch.is_grad_enabled():
+            return self.o_proj(grouped.flatten(2) * gate.sigmoid())
+        return self.o_proj(gate.sigmoid_().mul_(grouped.flatten(2)))
 
 
 def _activated(x: Tensor, name: str | None) -> Tensor:

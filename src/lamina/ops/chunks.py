@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -162,6 +162,14 @@ def finite(g: Tensor) -> None:
     """Raises: LaminaError for logarithms of decays that are no finite numbers."""
     if not torch.isfinite(g.detach().sum()):
         raise LaminaError("the logarithms of decays hold numbers that are not finite; a large negative one forgets all")
+
+
+def fading(g: Float[Tensor, "*B n"]) -> Float[Tensor, "*B n n"]:
+    """The logarithms of what fades from a token (a row) until a later one (a column); zeros where there is none.
+
+    Each is a sum of its own: differences of sums from the first token on would lose weak decays behind strong ones.
+    """
+    return g[..., None, :].expand(*g.shape, g.shape[-1]).triu(1).cumsum(-1)
 
 
 def matrix_state(q: Tensor, k: Tensor, v: Tensor, state: Tensor | None, *a_token: Tensor) -> Tensor:

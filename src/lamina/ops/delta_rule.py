@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lamina.arch.measure import CHUNK
-from lamina.ops.chunks import States, finite, matrix_state, over_chunks, real, shared
+from lamina.ops.chunks import States, fading, finite, matrix_state, over_chunks, real, shared
 from lamina.ops.fla import fused
 
 UNIT = 1e-6
@@ -107,9 +107,8 @@ def _scaled_rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: T
     groups, n = v.shape[1] // k.shape[1], v.shape[2]
     if n == 1:
         return _step(old, shared(q, groups), shared(k, groups), v, g, b)
-    sums = g.cumsum(-1)
-    fade, remain = sums.exp()[..., None], (sums[..., -1:] - sums).exp()[..., None]  # [B H n 1] since before, to the end
-    between = (sums[..., :, None] - sums[..., None, :]).clamp(max=0.0).exp()  # [B H n n]
+    between = fading(g).mT.exp()  # [B H n n]
+    fade, remain = g.cumsum(-1).exp()[..., None], between[..., -1, :, None]  # [B H n 1] since before, to the end
     like_keys, seen = (shared(x @ k.mT, groups) for x in (k, q))
     q, k = shared(q, groups), shared(k, groups)
     system = (like_keys * between * b[..., None]).tril(-1)

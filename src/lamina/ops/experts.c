@@ -23,12 +23,6 @@ static inline floats pairs(floats a, floats b) {
     return CHOOSE(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + CHOOSE(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
 }
 
-#ifdef __AVX__ /* compilers would read what they have again for each sum, and reading bounds the speed */
-#define IN_REGISTER(value) __asm__("" : "+x"(value))
-#else
-#define IN_REGISTER(value)
-#endif
-
 /* out[r][t] = w[r] . x[t] for three rows and four tokens: all sums are held in registers, so that each number that is
  * loaded is used several times */
 static inline void tile(const float *w, const float *const *x, long n, float out[3][4]) {

@@ -16,7 +16,7 @@ from torch import Tensor
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
 from lamina.ops.chunks import States, finite, matrix_state, over_chunks, shared
-from lamina.ops.linear_attention import linear_attention, linear_attention_reference
+from lamina.ops.linear_attention import linear_attention, linear_attention_reference, natively
 
 
 def fixed_decay(
@@ -38,8 +38,9 @@ def fixed_decay(
     if lengths is not None or v.device.type != "cpu":
         return linear_attention(q, k, v, _each(g, v), state, lengths=lengths, chunk=chunk)
     state = matrix_state(q, k, v, state)
-    _each(g, v)
     finite(g)
+    if chunk > 0 and (found := natively(q, k, v, _each(g, v), state)) is not None:
+        return found
     g = g.to(torch.promote_types(v.dtype, torch.float32))[:, None]
     longest = min(chunk, v.shape[2])
     constants = _faded(g, longest) if longest > 1 else (g.exp()[..., None],) * 3

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
-from lamina.ops.chunks import States, finite, over_chunks, real, shared
+from lamina.ops.chunks import States, fading, finite, over_chunks, real, shared
 
 Kept = tuple[Float[Tensor, "B H A"], Float[Tensor, "B H P N"], Float[Tensor, "B H R N"], Float[Tensor, "B H P"]]
 """The angles so far, the states, and the keys and values of the last token."""
@@ -155,7 +155,7 @@ def _rule(
         out = (q[:, :, 0] @ new.mT)[:, :, None]
     else:
         later = of_this + torch.nn.functional.pad(of_last[:, :, 1:], (0, 1))  # what a token leaves in all
-        between = g[:, :, None].expand(-1, -1, tokens, -1).triu(1).cumsum(-1)  # from a token to a later one
+        between = fading(g)
         fade = (between[:, :, 0] + g[:, :, :1]).exp()  # [B H n] since before
         seen = (between.exp() * later[..., None]).triu(1) + torch.diag_embed(of_this)
         flat_q, flat_k, flat_v = (part.flatten(2, 3) for part in (q, k, v))  # [B H nR .]

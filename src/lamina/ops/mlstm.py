@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
-from lamina.ops.chunks import States, finite, matrix_state, over_chunks, real
+from lamina.ops.chunks import States, fading, finite, matrix_state, over_chunks, real
 
 LARGEST = 80.0
 """Of what exp is taken below the fraction line: what is divided by more is zero in single precision."""
@@ -98,11 +98,10 @@ def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor, i: Tensor, 
     q = q * k.shape[-1] ** -0.5
     if v.shape[2] == 1:
         return _step(state, q, k, v, g, i, eps)
-    sums = g.cumsum(-1)
-    entered = sums[..., :, None] - sums[..., None, :] + i[..., None, :]  # [B H n n]: of a token at a later one
+    entered = fading(g).mT + i[..., None, :]  # [B H n n]: of a token at a later one
     earlier = torch.ones(entered.shape[-2:], dtype=torch.bool, device=g.device).tril()
     entered = entered.masked_fill(~earlier, -torch.inf)
-    held = sums + most[..., None]
+    held = g.cumsum(-1) + most[..., None]
     largest = torch.maximum(held, entered.amax(-1))  # [B H n]
     enter, fade = (entered - largest[..., None]).exp(), (held - largest).exp()[..., None]
     scores = (q @ k.mT) * enter

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 PLAIN = (Tensor, torch.nn.Parameter)
 SOURCES = [
     Path(__file__).with_name(f"{name}.c")
-    for name in ("native", "packed", "experts", "latent", "selective_scan", "short_convolution")
+    for name in ("native", "packed", "experts", "latent", "linear_attention", "selective_scan", "short_convolution")
 ]
 HEADERS = [Path(__file__).with_name(name) for name in ("dots.h", "exponential.h")]
 FLAGS = "-O3 -march=native -ffp-contract=fast -fopenmp -shared -fPIC -std=c11"
@@ -42,6 +42,7 @@ SIGNATURES = {
     "experts_glu": (*9 * (_P,), *5 * (_L,), _I),
     "attend_all": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _F, _I),
     "attend_latent": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _F, _I),
+    "linear_attention": (*8 * (_P,), *7 * (_L,), _I),
     "selective_scan": (*9 * (_P,), *5 * (_L,), _I),
     "short_convolution": (*6 * (_P,), *6 * (_L,), _I, _I),
 }

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
-from lamina.ops.chunks import States, finite, matrix_state, over_chunks, real, shared
+from lamina.ops.chunks import States, fading, finite, matrix_state, over_chunks, real, shared
 from lamina.ops.fla import fused, usable
 
 
@@ -93,8 +93,7 @@ def _rule(
     if x.shape[3] == 1:
         new = torch.addcmul((_wide(v, groups) @ b).view(old.shape), old, g[..., None].exp())
         return (_wide(new, groups) @ c.mT).view(x.shape).add(skip[:, None, None] * x).mT, (new,)
-    tokens = g.shape[2]
-    between = g[:, :, None].expand(-1, -1, tokens, -1).triu(1).cumsum(-1)  # [B H n n] from a token to a later one
+    between = fading(g)
     fade = (between[:, :, :1] + g[:, :, None, :1]).exp()  # [B H 1 n] since before
     remain = between[..., -1].exp()[:, :, None]  # [B H 1 n] to the end
     scores = between.exp().unflatten(1, (groups, -1)) * (b @ c.mT).triu()[:, :, None]

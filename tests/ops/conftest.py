@@ -1,0 +1,58 @@
+"""What tests of native functions share: which of them ran, on how many threads, into memory that holds NaN before."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from lamina.ops import native
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """New memory holds NaN, so that a number that is not written shows."""
+    made = torch.Tensor.new_empty, torch.empty_like
+
+    def new_empty(self, *shape, **more):
+        out = made[0](self, *shape, **more)
+        return out.fill_(float("nan")) if out.is_floating_point() else out.fill_(-1)
+
+    def empty_like(x, **more):
+        out = made[1](x, **more)
+        return out.fill_(float("nan")) if out.is_floating_point() else out.fill_(-1)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+    monkeypatch.setattr(torch, "empty_like", empty_like)
+
+
+@pytest.fixture
+def calls(monkeypatch, poisoned):
+    """The names of the native functions that ran, in order."""
+    found = native.library()
+    assert not isinstance(found, str), f"the tests need the native functions: {found}"
+    ran: list[str] = []
+
+    class Spy:
+        def __getattr__(self, name):
+            ran.append(name)
+            return getattr(found, name)
+
+    def spied(of):
+        return lambda *tensors: Spy() if of(*tensors) else None
+
+    for name in ("usable", "reachable"):
+        of = getattr(native, name)
+        for module in [module for key, module in sys.modules.items() if key.startswith("lamina.ops.")]:
+            if module is not native and getattr(module, name, None) is of:
+                monkeypatch.setattr(module, name, spied(of))
+    return ran
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
