@@ -35,7 +35,7 @@ from lamina.arch.edit import rewritten
 from lamina.arch.moe import MoE
 from lamina.arch.norm import Norm
 from lamina.errors import LaminaError
-from lamina.ops import chunks
+from lamina.ops import chunks, linear_attention
 from tests.families.table import ROWS
 
 from .samples import parts
@@ -95,13 +95,13 @@ def trained(model, ids: torch.Tensor, counted: Counted, **given) -> int:
 
 @pytest.fixture
 def again(monkeypatch) -> list[int]:
-    """FLOPs of chunks that are computed again in the backward pass of a recurrence, which is no part of a step.
+    """FLOPs of what the backward pass of a recurrence computes again, which is no part of a step.
 
     The gradient of a triangular system is one product of all pairs, of which half are beyond the diagonal: as many
-    FLOPs too many as the solution has.
+    FLOPs too many as the solution has. Those of linear attention are three of its kind, scores and all.
     """
     found: list[int] = []
-    gradients = chunks._gradients
+    gradients, attended = chunks._gradients, linear_attention._WithGradient
 
     def watched(rule, states, read, *rest):
         solve = torch.ops.aten.linalg_solve_triangular
@@ -111,6 +111,15 @@ def again(monkeypatch) -> list[int]:
         found.append(2 * counter.get_total_flops() + solutions)  # counted here, too
         return gradients(rule, states, read, *rest)
 
+    class Watched(attended):
+        @staticmethod
+        def forward(ctx, *given):
+            with FlopCounterMode(display=False) as counter:
+                made = attended.forward(ctx, *given)
+            found.append(counter.get_total_flops())
+            return made
+
+    monkeypatch.setattr(linear_attention, "_WithGradient", Watched)
     monkeypatch.setattr(chunks, "_gradients", watched)
     return found
 

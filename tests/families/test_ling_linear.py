@@ -91,7 +91,7 @@ def checkpoint(directory, config: dict[str, Any]) -> dict[str, Tensor]:
     random, tensors = torch.Generator().manual_seed(3), {}
     for name, shape in names.items():
         noise = torch.randn(shape, generator=random)
-        tensors[f"{name}.weight"] = 1 + 0.3 * noise if len(shape) == 1 else noise * 1.2 / shape[-1] ** 0.5
+        tensors[f"{name}.weight"] = 1 + 0.3 * noise if len(shape) == 1 else noise * 0.5 / shape[-1] ** 0.5
     for i in range(1, LAYERS):
         tensors[f"model.layers.{i}.mlp.gate.expert_bias"] = 0.1 * torch.randn(E, generator=random)
     directory.mkdir()

@@ -15,7 +15,7 @@ from lamina.nn.recurrent import Recurrent
 from lamina.nn.registry import Place, reads, runs
 from lamina.nn.state import Stateful
 from lamina.nn.step import Step
-from lamina.ops.fixed_decay import fixed_decay
+from lamina.ops.linear_attention import linear_attention
 from lamina.ops.rotary import rotate
 
 FIELDS = "heads head_dim activation by_depth first rates scale qk_norm rotary norm norm_groups"
@@ -62,7 +62,8 @@ class LightningAttention(Stateful):
         q, k = self._turned(q, step), self._turned(k, step)
         q = q if value.scale == 1.0 else q * value.scale
         held = step.layers(self.slot).held(self, step)
-        out, *held.kept = fixed_decay(q, k, v, self._decay(step), *held.kept, lengths=step.padding)
+        g = self._decay(step)[:, None].expand(v.shape[:3])
+        out, *held.kept = linear_attention(q, k, v, g, *held.kept, lengths=step.padding)
         out = out.transpose(1, 2).to(x.dtype).flatten(2)
         grouped = self.norm(out.unflatten(-1, (value.norm_groups, -1)) if value.norm_groups > 1 else out)
         if torch.is_grad_enabled():

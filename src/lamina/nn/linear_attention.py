@@ -17,8 +17,8 @@ from lamina.nn.recurrent import Recurrent
 from lamina.nn.registry import Place, runs
 from lamina.nn.state import Stateful
 from lamina.nn.step import Step
-from lamina.ops.fixed_decay import fixed_decay
 from lamina.ops.gated_linear_attention import gated_linear_attention
+from lamina.ops.linear_attention import linear_attention
 from lamina.ops.rotary import rotate
 
 FIELDS = "heads key_dim value_dim norm gate"
@@ -81,9 +81,9 @@ class LinearAttention(_Heads):
         self, q: Tensor, k: Tensor, v: Tensor, others: tuple[Tensor, ...], kept: tuple[Tensor, ...], step: Step
     ) -> tuple[Tensor, Tensor]:
         value, f = self.value, FEATURES[self.value.features]
-        q, k, none = f(q) * value.key_dim**-0.5, f(k), v.new_zeros(value.heads)
+        q, k, none = f(q) * value.key_dim**-0.5, f(k), v.new_zeros(()).expand(v.shape[:3])
         v = F.pad(v, (0, 1), value=1.0) if value.normalise else v
-        out, state = fixed_decay(q, k, v, none, *kept, lengths=step.padding)
+        out, state = linear_attention(q, k, v, none, *kept, lengths=step.padding)
         if value.normalise:
             out = out[..., :-1] / (out[..., -1:] + value.eps)
         return out, state
@@ -105,7 +105,8 @@ class Retention(_Heads):
         if (key := ("retention", value.heads)) not in step.shared:
             fades = torch.log1p(-torch.exp2(-5.0 - torch.arange(value.heads, dtype=torch.float64)))
             step.shared[key] = fades.float().to(step.device)
-        return fixed_decay(q * value.key_dim**-0.5, k, v, step.shared[key], *kept, lengths=step.padding)
+        fades = step.shared[key][:, None].expand(v.shape[:3])
+        return linear_attention(q * value.key_dim**-0.5, k, v, fades, *kept, lengths=step.padding)
 
 
 @runs(GatedLinearAttentionValue, f"{FIELDS} decay_rank damping")
