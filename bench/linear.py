@@ -5,9 +5,9 @@ python bench/linear.py [--threads 2] [--tokens 2048] [--rounds 5] [--only NAME] 
 A mixer of each kind with the same weights in float32 on random input: a prompt, and a training step (forward and
 backward, gradients of all weights and of the input). Both take turns, so that what else the machine does hits both
 alike; medians are compared. Projections are the same products in both, so each mixer is also measured `alone`: its
-projections give what they gave before, at no cost. For Gated DeltaNet the rule is compared too, and softmax attention
-stands beside for orientation. Peak memory is what a training step adds to a fresh process.
-Each pair is first checked to compute the same.
+projections give what they gave before, at no cost. Of delta rules the `rule` is compared too, from what projections and
+convolutions give to what the norm reads, and softmax attention stands beside for orientation. Peak memory is what a
+training step adds to a fresh process. Each pair is first checked to compute the same.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers.models.kimi_linear.modeling_kimi_linear import chunk_kimi_delta_attention
 from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
 
 import lamina
@@ -34,6 +35,7 @@ from lamina.nn.basic import Linear
 from lamina.nn.state import Fresh
 from lamina.nn.step import Step
 from lamina.ops.delta_rule import gated_delta_rule
+from lamina.ops.vector_delta_rule import vector_delta_rule
 
 SMALL = {
     "vocab_size": 64,
@@ -58,7 +60,8 @@ LATENT = {"q_lora_rank": None, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_r
 class Layer:
     """A mixer: the reference's model of one layer, where in it the mixer is, and what it is called with besides x.
 
-    `training` is how many tokens a training step has at most, where the reference takes minutes for more.
+    `training` is how many tokens a training step has at most, and `rounds` how often all is timed: where the reference
+    takes many seconds, or minutes for more.
     """
 
     model: str
@@ -66,6 +69,7 @@ class Layer:
     path: str
     given: tuple[str, ...] = ()
     training: int = 1 << 20
+    rounds: int = 100
 
 
 LAYERS = {
@@ -79,13 +83,20 @@ LAYERS = {
         SMALL | HEADS | KDA | LATENT | {"layer_types": ["linear_attention"]},
         "model.layers.0.self_attn",
         training=256,
+        rounds=3,
     ),
     "mamba-2": Layer(
         "Mamba2",
         {"vocab_size": 64, "num_hidden_layers": 1, "hidden_size": 1024, "num_heads": 32, "head_dim": 64},
         "backbone.layers.0.mixer",
     ),
-    "mamba": Layer("Mamba", {"vocab_size": 64, "num_hidden_layers": 1, "hidden_size": 512}, "backbone.layers.0.mixer"),
+    "mamba": Layer(
+        "Mamba",
+        {"vocab_size": 64, "num_hidden_layers": 1, "hidden_size": 512},
+        "backbone.layers.0.mixer",
+        training=256,
+        rounds=3,
+    ),
     "lightning-attention": Layer(
         "MiniMax",
         SMALL | HEADS | {"num_local_experts": 2, "num_experts_per_tok": 1, "layer_types": ["linear_attention"]},
@@ -94,8 +105,12 @@ LAYERS = {
     ),
     "attention": Layer("Qwen3", SMALL | HEADS, "model.layers.0.self_attn", ("position_embeddings", "attention_mask")),
 }
-RULE, ALONE = "gated-deltanet rule", " alone"
-NAMES = [RULE, *(f"{name}{what}" for name in LAYERS for what in ("", ALONE))]
+RULES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "gated-deltanet rule": (torch_chunk_gated_delta_rule, gated_delta_rule),
+    "kimi-delta-attention rule": (chunk_kimi_delta_attention, vector_delta_rule),
+}
+RULE, ALONE = " rule", " alone"
+NAMES = [*RULES, *(f"{name}{what}" for name in LAYERS for what in ("", ALONE))]
 
 
 def pair(name: str) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -132,24 +147,33 @@ def alone(call: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Ten
     module: nn.Module = call.module  # type: ignore[attr-defined]
     gave: dict[nn.Module, Tensor] = {}  # in order
     for part in [part for part in module.modules() if isinstance(part, nn.Linear | Linear)]:
-        part.register_forward_hook(lambda part, _, y: gave.update({part: y.detach()}))
+        part.register_forward_hook(lambda part, _, y: gave.update({part: y.detach().clone()}))
     call(x)
     for part, y in gave.items():
         part._forward_hooks.clear()
         part.requires_grad_(False)
-        part.given = nn.Parameter(y)  # in place of its weights
+        part.given = nn.Parameter(y.clone())  # in place of its weights
         part.forward = (lambda z: z) if part is list(gave)[-1] else lambda *_, part=part: part.given
+
+    @torch.no_grad()
+    def restore() -> None:
+        """What is computed in place of the projections' output is as before."""
+        for part, y in gave.items():
+            part.given.copy_(y)
+
+    call.restore = restore  # type: ignore[attr-defined]
     return call
 
 
-def rules() -> dict[str, Callable[..., Tensor]]:
-    """The gated delta rule alone, from what the projections give; tokens before heads."""
+def rules(name: str) -> dict[str, Callable[..., Tensor]]:
+    """A delta rule alone; tokens before heads."""
+    theirs, our = RULES[name]
 
     def ours(*given: Tensor) -> Tensor:
-        return gated_delta_rule(*(x.transpose(1, 2) for x in given))[0].transpose(1, 2)
+        return our(*(x.transpose(1, 2) for x in given))[0].transpose(1, 2)
 
     def reference(*given: Tensor) -> Tensor:
-        return torch_chunk_gated_delta_rule(*given, use_qk_l2norm_in_kernel=True)[0]
+        return theirs(*given, use_qk_l2norm_in_kernel=True)[0]
 
     return {"transformers": reference, "lamina": ours}
 
@@ -160,9 +184,13 @@ def stepped(call: Callable[..., Tensor], inputs: list[Tensor], weights: list[nn.
     torch.autograd.grad(call(*leaves).square().mean(), [*leaves, *weights], allow_unused=True)
 
 
+def layer_of(name: str) -> Layer:
+    return LAYERS[name.removesuffix(ALONE).removesuffix(RULE)]
+
+
 def trained(name: str, inputs: list[Tensor]) -> list[Tensor]:
     """The inputs of a training step."""
-    return inputs if name == RULE else [x[:, : LAYERS[name.removesuffix(ALONE)].training] for x in inputs]
+    return [x[:, : layer_of(name).training] for x in inputs]
 
 
 def compared(name: str, inputs: list[Tensor], rounds: int) -> dict[str, Any]:
@@ -177,29 +205,36 @@ def compared(name: str, inputs: list[Tensor], rounds: int) -> dict[str, Any]:
     stepping = ways if shorter[0].shape == inputs[0].shape else ways_of(name, shorter)
     for turn in range(rounds + 1):
         for way, call in ways.items():
+            restored(call)
             start = time.perf_counter()
             with torch.inference_mode():
                 call(*inputs)
-            middle = time.perf_counter()
+            prefill = time.perf_counter() - start
+            restored(stepping[way])
+            start = time.perf_counter()
             stepped(stepping[way], shorter, weights_of(stepping[way]))
-            end = time.perf_counter()
             if turn:
-                times["prefill"][way].append(middle - start)
-                times["training"][way].append(end - middle)
+                times["prefill"][way].append(prefill)
+                times["training"][way].append(time.perf_counter() - start)
     return {kind: {way: statistics.median(t) for way, t in taken.items()} for kind, taken in times.items()}
+
+
+def restored(call: Callable[..., Tensor]) -> None:
+    getattr(call, "restore", lambda: None)()
 
 
 def inputs_of(name: str, tokens: int) -> list[Tensor]:
     random = torch.Generator().manual_seed(1)
-    if name == RULE:
-        q, k, v = (torch.randn(1, tokens, 16, 128, generator=random) for _ in range(3))
-        return [q, k, v, -torch.rand(1, tokens, 16, generator=random), torch.rand(1, tokens, 16, generator=random)]
-    return [torch.randn(1, tokens, LAYERS[name.removesuffix(ALONE)].config["hidden_size"], generator=random)]
+    if name in RULES:
+        q, k, v, g = (torch.randn(1, tokens, 16, 128, generator=random) for _ in range(4))
+        g = g if name.startswith("kimi") else g[..., 0]
+        return [q, k, v, -g.abs(), torch.rand(1, tokens, 16, generator=random)]
+    return [torch.randn(1, tokens, layer_of(name).config["hidden_size"], generator=random)]
 
 
 def ways_of(name: str, inputs: list[Tensor]) -> dict[str, Callable[..., Tensor]]:
-    if name == RULE:
-        return rules()
+    if name in RULES:
+        return rules(name)
     ways = pair(name.removesuffix(ALONE))
     return {way: alone(call, inputs[0]) for way, call in ways.items()} if name.endswith(ALONE) else ways
 
@@ -242,7 +277,7 @@ def main() -> None:
     print(f"{options.tokens} tokens, {options.threads} threads; transformers / lamina")
     rows = {}
     for name in [options.only] if options.only else NAMES:
-        rounds = 1 if name.startswith("kimi") else options.rounds  # its reference takes minutes
+        rounds = min(options.rounds, layer_of(name).rounds)
         row = compared(name, inputs_of(name, options.tokens), rounds)
         row["peak"] = {way: _peak(name, way, options) for way in ("transformers", "lamina")}
         rows[name] = row

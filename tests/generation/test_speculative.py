@@ -77,13 +77,14 @@ def taught(model: Any, steps: int = 150) -> Any:
 def test_greedy_tokens_are_those_of_plain_decoding(heads, window):
     model = taught(model_of(heads, window, head=FULL.replace(window=window and 4)))
     drafted = accepted = 0
-    for prompt, count in itertools.product(prompts(20), (1, 2, 5)):
-        plain = lamina.generate(model, prompt, max_new_tokens=23)
-        speculated = lamina.generate(model, prompt, max_new_tokens=23, speculate=count)
-        assert list(speculated) == list(plain)
-        assert speculated.stats.new_tokens == plain.stats.new_tokens == 23
-        if count == 1:  # of more, those after the first that fails are lost
-            drafted, accepted = drafted + speculated.stats.drafted, accepted + speculated.stats.accepted
+    for prompt in prompts(12):
+        plain = list(lamina.generate(model, prompt, max_new_tokens=23))
+        for count in (1, 2, 5):
+            speculated = lamina.generate(model, prompt, max_new_tokens=23, speculate=count)
+            assert list(speculated) == plain
+            assert speculated.stats.new_tokens == len(plain) == 23
+            if count == 1:  # of more, those after the first that fails are lost
+                drafted, accepted = drafted + speculated.stats.drafted, accepted + speculated.stats.accepted
     assert 0.1 < accepted / drafted < 1.0  # a guess would be right once in 31 times
 
 

@@ -39,14 +39,10 @@ def calls(monkeypatch, poisoned):
             ran.append(name)
             return getattr(found, name)
 
-    def spied(of):
-        return lambda *tensors: Spy() if of(*tensors) else None
-
-    for name in ("usable", "reachable"):
-        of = getattr(native, name)
-        for module in [module for key, module in sys.modules.items() if key.startswith("lamina.ops.")]:
-            if module is not native and getattr(module, name, None) is of:
-                monkeypatch.setattr(module, name, spied(of))
+    reachable = native.reachable
+    for module in [module for name, module in sys.modules.items() if name.startswith("lamina.ops.")]:
+        if getattr(module, "reachable", None) is reachable:
+            monkeypatch.setattr(module, "reachable", lambda *tensors: Spy() if reachable(*tensors) else None)
     return ran
 
 

@@ -173,7 +173,7 @@ def fading(g: Float[Tensor, "*B n"]) -> Float[Tensor, "*B n n"]:
 
 
 def matrix_state(q: Tensor, k: Tensor, v: Tensor, state: Tensor | None, *a_token: Tensor) -> Tensor:
-    """The state [B H K V] to begin with, zeros where none is given.
+    """The state [B H K V] to begin with, in float32 at least; zeros where none is given.
 
     Shapes: q, k [B G T K]; v [B H T V]; each of `a_token` [B H T ...]
     Raises: LaminaError for shapes that do not fit each other
@@ -188,7 +188,7 @@ def matrix_state(q: Tensor, k: Tensor, v: Tensor, state: Tensor | None, *a_token
         return v.new_zeros(expected, dtype=torch.promote_types(v.dtype, torch.float32))
     if state.shape != expected:
         raise LaminaError(f"a state of {list(state.shape)} does not fit; one of {list(expected)} would")
-    return state
+    return state.to(torch.promote_types(state.dtype, torch.float32))
 
 
 def vector_state(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None, *a_token: Tensor) -> Tensor:

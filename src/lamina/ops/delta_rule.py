@@ -3,8 +3,8 @@
     S <- exp(g) S;   S <- S + b k (v - S^T k)^T;   o = S^T q / sqrt(K)
 
 Tokens of a chunk are taken together: what each corrects depends on the corrections of those before it, a triangular
-system; all else are matrix products. Decays are differences of sums of logarithms, never quotients, so that strong
-ones fade to zero and nothing overflows.
+system; all else are matrix products. What fades between two tokens is a sum of logarithms, never a quotient, so that
+strong decays go to zero, nothing overflows, and weak ones behind them are exact.
 Source: arXiv 2412.06464, section 3.3; the chunked form without decay: 2406.06484, section 3
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from lamina.arch.measure import CHUNK
 from lamina.ops.chunks import States, fading, finite, matrix_state, over_chunks, real, shared
 from lamina.ops.fla import fused
+from lamina.ops.native import recurrence
 
 UNIT = 1e-6
 """What is added to the square of a length before it is divided by."""
@@ -48,6 +49,8 @@ def gated_delta_rule(
     options: dict[str, Any] = {"scale": k.shape[-1] ** -0.5, "use_qk_l2norm_in_kernel": unit}
     if (made := fused("gated_delta_rule", q, k, v, g, b, state=state, **options)) is not None:
         return made
+    if chunk > 0 and (found := recurrence("delta_rule", (q, k, v, g, b), state, 1, unit)) is not None:
+        return found
     out, (state,) = over_chunks(_unit_rule if unit else _rule, (state,), (q, k, v, g, b), chunk=chunk)
     return out, state
 

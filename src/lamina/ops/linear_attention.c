@@ -3,61 +3,12 @@
  * The twin of this function is in ops/linear_attention.py. What a chunk reads is copied beside each other first, so that
  * its products stay in the nearest caches; what a token would see of later ones is not computed.
  */
-#include <math.h>
-#include <string.h>
-
-#include "exponential.h"
-
-#define CHUNK 64 /* tokens at a time */
-#define SIDE 16  /* what stands on the right of a product is kept as strips of so many columns */
-#define ROWS 4   /* sums of so many rows and SIDE columns are held in registers */
-
-/* y += a b for some rows; rows and columns of a, and rows of y, stand at strides; b is a strip [count SIDE] */
-static inline __attribute__((always_inline)) void tile(const float *a, long row, long column, const float *b,
-                                                       long count, float *y, long stride, const int rows) {
-    floats sums[ROWS][2];
-    for (int i = 0; i < rows; i++) sums[i][0] = eight(y + i * stride), sums[i][1] = eight(y + i * stride + 8);
-    for (long l = 0; l < count; l++) {
-        floats left = eight(b + l * SIDE), right = eight(b + l * SIDE + 8);
-        IN_REGISTER(left);
-        IN_REGISTER(right);
-        for (int i = 0; i < rows; i++) {
-            floats factor = every(a[i * row + l * column]);
-            sums[i][0] += factor * left, sums[i][1] += factor * right;
-        }
-    }
-    for (int i = 0; i < rows; i++) memcpy(y + i * stride, sums[i], sizeof sums[i]);
-}
-
-static void product(const float *a, long row, long column, const float *b, long count, float *y, long stride,
-                    long rows) {
-    for (; rows >= ROWS; rows -= ROWS, a += ROWS * row, y += ROWS * stride)
-        tile(a, row, column, b, count, y, stride, ROWS);
-    for (; rows > 0; rows--, a += row, y += stride) tile(a, row, column, b, count, y, stride, 1);
-}
-
-/* a row of strips that are `apart`, zeros behind its last number; or back */
-static inline void to_strips(const float *row, long width, float *strips, long apart) {
-    for (; width >= SIDE; width -= SIDE, row += SIDE, strips += apart) memcpy(strips, row, sizeof(float) * SIDE);
-    for (long i = 0; i < width; i++) strips[i] = row[i];
-    for (long i = width; width && i < SIDE; i++) strips[i] = 0;
-}
-
-static inline void from_strips(const float *strips, long apart, float *row, long width) {
-    for (; width >= SIDE; width -= SIDE, row += SIDE, strips += apart) memcpy(row, strips, sizeof(float) * SIDE);
-    for (long i = 0; i < width; i++) row[i] = strips[i];
-}
-
-static inline void times(float *x, long count, float factor) {
-    for (long i = 0; i < count; i++) x[i] *= factor;
-}
-
-static inline long least(long a, long b) { return a < b ? a : b; }
+#include "strips.h"
 
 /* what a thread works in; `wide` is V in whole strips */
 struct room {
     float *g;      /* [CHUNK]: logarithms of decays */
-    float *until;  /* [CHUNK]: of what fades from each token until the one that is looked at, the last one in the end */
+    float *until;  /* [CHUNK]: of what fades from each token until the last */
     float *scores; /* [CHUNK CHUNK] */
     float *q, *k;  /* [CHUNK K] */
     float *keys;   /* [CHUNK / SIDE strips of K]: k's columns */
@@ -85,26 +36,14 @@ static void score(struct room at, long tokens, long key_dim) {
     }
 }
 
-/* the numbers of a head: those of a token side by side, tokens apart */
-struct rows {
-    float *first;
-    long apart;
-};
-
-/* of a tensor at some strides */
-static inline struct rows of_head(const float *x, const long *strides, long b, long h) {
-    return (struct rows){(float *)x + b * strides[0] + h * strides[1], strides[2]};
-}
-
 /* copies what a chunk reads */
 static void gather(struct room at, struct rows q, struct rows k, struct rows v, struct rows g, long first, long tokens,
                    long key_dim, long value_dim) {
     memset(at.keys, 0, sizeof(float) * CHUNK * key_dim);
     for (long t = 0; t < tokens; t++) {
         const float *key = k.first + (first + t) * k.apart;
-        float *column = at.keys + t / SIDE * SIDE * key_dim + t % SIDE;
         at.g[t] = g.first[(first + t) * g.apart];
-        for (long i = 0; i < key_dim; i++) column[i * SIDE] = key[i];
+        to_column(key, key_dim, at.keys, t);
         memcpy(at.k + t * key_dim, key, sizeof(float) * key_dim);
         memcpy(at.q + t * key_dim, q.first + (first + t) * q.apart, sizeof(float) * key_dim);
         to_strips(v.first + (first + t) * v.apart, value_dim, at.v + t * SIDE, CHUNK * SIDE);
@@ -124,9 +63,7 @@ static void one_chunk(struct room at, long tokens, long key_dim, long wide) {
     for (long c = 0; c < wide; c += SIDE) {
         float *y = at.y + c * CHUNK, *v = at.v + c * CHUNK, *state = at.state + c * key_dim;
         product(at.q, key_dim, 1, state, key_dim, y, SIDE, tokens);
-        for (long i = 0; i < tokens; i += SIDE)
-            product(at.scores + i * CHUNK, CHUNK, 1, v, least(tokens, i + SIDE), y + i * SIDE, SIDE,
-                    least(SIDE, tokens - i));
+        causal_product(at.scores, v, y, tokens);
         times(state, key_dim * SIDE, fade);
         product(at.k, 1, key_dim, v, tokens, state, SIDE, key_dim);
     }

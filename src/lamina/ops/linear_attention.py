@@ -20,10 +20,7 @@ from torch.autograd.function import once_differentiable
 from lamina.arch.measure import CHUNK
 from lamina.ops.chunks import States, fading, finite, matrix_state, over_chunks, real, shared
 from lamina.ops.fla import fused
-from lamina.ops.native import PLAIN, reachable
-
-NATIVE_CHUNK, NATIVE_SIDE = 64, 16
-"""Tokens that the native function takes at a time, and of values how many columns lie beside each other."""
+from lamina.ops.native import recurrence
 
 
 def linear_attention(
@@ -104,7 +101,7 @@ def _attended(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, chunk: int, backwards: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Without gradients; from the last token to the first, if wanted."""
-    if chunk > 0 and (found := _native(q, k, v, g, state, backwards)) is not None:
+    if chunk > 0 and (found := recurrence("linear_attention", (q, k, v, g), state, backwards=backwards)) is not None:
         return found
     if backwards:
         q, k, v, g = (x.flip(2) for x in (q, k, v, g))
@@ -126,25 +123,3 @@ def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Te
     q, k = shared(q, groups), shared(k, groups)
     out = fade * (q @ old) + (seen * between).tril() @ v
     return out, (fade[..., -1:, :] * old + k.mT @ (v * remain),)
-
-
-def _native(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, backwards: bool) -> tuple[Tensor, Tensor] | None:
-    """The same in C where it can: values of float32 on a CPU, more than a token; rows are read where they lie."""
-    plain = all(type(x) in PLAIN and x.is_cpu and x.dtype == torch.float32 for x in (q, k, v, state))
-    if torch.is_grad_enabled() or not plain or v.shape[2] == 1 or any(x.stride(3) != 1 for x in (q, k, v)):
-        return None
-    after = state.clone(memory_format=torch.contiguous_format)
-    if (native := reachable(after)) is None:
-        return None
-    (rows, heads, tokens, value_dim), (_, groups, _, key_dim) = v.shape, k.shape
-    g, threads, wide = g.float(), torch.get_num_threads(), -(-value_dim // NATIVE_SIDE) * NATIVE_SIDE
-    out = v.new_empty(rows, tokens, heads, value_dim).transpose(1, 2)  # a token's heads beside each other
-    parts = q, k, v, g, out
-    begin, step = (tokens - 1, -1) if backwards else (0, 1)
-    places = [x.data_ptr() + begin * x.stride(2) * x.element_size() for x in parts]
-    strides = torch.tensor([(x.stride(0), x.stride(1), step * x.stride(2)) for x in parts])
-    each = NATIVE_CHUNK * (NATIVE_CHUNK + 2 + 3 * key_dim + 2 * wide)
-    room = v.new_empty(threads * each + rows * heads * key_dim * wide)
-    places += [x.data_ptr() for x in (after, room, strides)]
-    native.linear_attention(*places, rows, groups, heads, tokens, key_dim, value_dim, each, threads)
-    return out, after

@@ -17,18 +17,30 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+CHUNK, SIDE = 64, 16
+"""Tokens that a recurrence takes at a time, and columns that it keeps beside each other: as in strips.h."""
 PLAIN = (Tensor, torch.nn.Parameter)
 SOURCES = [
     Path(__file__).with_name(f"{name}.c")
-    for name in ("native", "packed", "experts", "latent", "linear_attention", "selective_scan", "short_convolution")
+    for name in (
+        "native",
+        "packed",
+        "experts",
+        "latent",
+        "delta_rule",
+        "linear_attention",
+        "selective_scan",
+        "short_convolution",
+    )
 ]
-HEADERS = [Path(__file__).with_name(name) for name in ("dots.h", "exponential.h")]
+HEADERS = [Path(__file__).with_name(name) for name in ("dots.h", "exponential.h", "strips.h")]
 FLAGS = "-O3 -march=native -ffp-contract=fast -fopenmp -shared -fPIC -std=c11"
 _P, _L, _F, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
 SIGNATURES = {
@@ -42,6 +54,7 @@ SIGNATURES = {
     "experts_glu": (*9 * (_P,), *5 * (_L,), _I),
     "attend_all": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _F, _I),
     "attend_latent": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _F, _I),
+    "delta_rule": (*9 * (_P,), *9 * (_L,), _I),
     "linear_attention": (*8 * (_P,), *7 * (_L,), _I),
     "selective_scan": (*9 * (_P,), *5 * (_L,), _I),
     "short_convolution": (*6 * (_P,), *6 * (_L,), _I, _I),
@@ -145,3 +158,30 @@ def reachable(*tensors: Tensor) -> ctypes.CDLL | None:
             return None
     found = library()
     return None if isinstance(found, str) else found
+
+
+def recurrence(
+    name: str, parts: Sequence[Tensor], state: Tensor, *more: int, backwards: bool = False
+) -> tuple[Tensor, Tensor] | None:
+    """Outputs [B H T V] and state of a function that takes chunks of the tokens of q, k, v, g and others, if it can.
+
+    It is for values of float32 on a CPU and for more than one token; rows are read where they lie, from the last token
+    to the first if wanted.
+    """
+    v, plain = parts[2], all(type(x) in PLAIN and x.is_cpu and x.dtype == torch.float32 for x in (*parts, state))
+    if torch.is_grad_enabled() or not plain or v.shape[2] == 1 or any(x.ndim == 4 and x.stride(3) != 1 for x in parts):
+        return None
+    after = state.clone(memory_format=torch.contiguous_format)
+    if (native := reachable(after)) is None:
+        return None
+    (batch, heads, tokens, value_dim), (_, groups, _, key_dim) = v.shape, parts[1].shape
+    out = v.new_empty(batch, tokens, heads, value_dim).transpose(1, 2)  # a token's heads beside each other
+    first, step = (tokens - 1, -1) if backwards else (0, 1)
+    places = [x.data_ptr() + first * x.stride(2) * x.element_size() for x in (*parts, out)]
+    strides = torch.tensor([(x.stride(0), x.stride(1), step * x.stride(2)) for x in (*parts, out)])
+    threads, wide, deep = torch.get_num_threads(), -(-value_dim // SIDE) * SIDE, -(-key_dim // 8) * 8
+    each = 2 * deep + CHUNK * (2 * CHUNK + 2 + 4 * deep + 2 * wide)
+    room = v.new_zeros(threads * each + batch * heads * deep * wide)
+    places += [x.data_ptr() for x in (after, room, strides)]
+    getattr(native, name)(*places, batch, groups, heads, tokens, key_dim, value_dim, *more, each, threads)
+    return out, after

@@ -19,6 +19,7 @@ from lamina.ops.chunks import States, finite, over_chunks, real, shared, vector_
 from lamina.ops.delta_rule import a_token_at_a_time, unit_vectors
 from lamina.ops.fading import faded_scores
 from lamina.ops.fla import fused
+from lamina.ops.native import recurrence
 
 
 def vector_delta_rule(
@@ -45,6 +46,8 @@ def vector_delta_rule(
     options: dict[str, Any] = {"scale": k.shape[-1] ** -0.5, "use_qk_l2norm_in_kernel": unit}
     if (made := fused("kda", q, k, v, g, b, state=state, **options)) is not None:
         return made
+    if chunk > 0 and (found := recurrence("delta_rule", (q, k, v, g, b), state, k.shape[-1], unit)) is not None:
+        return found
     out, (state,) = over_chunks(_unit_rule if unit else _rule, (state,), (q, k, v, g, b), chunk=chunk)
     return out, state
 
