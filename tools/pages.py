@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from lamina.families import family_named
 from lamina.machine import devices
 from lamina.report import words
 from tools.mechanisms import MECHANISMS, Mechanism, parts
-from tools.plots import plots, ratios
+from tools.plots import plots, ratios, speeds
+from tools.tables import table
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDTH = 420.0  # of a drawing, in pixels
@@ -73,11 +74,6 @@ def filled(page: Path, text: str) -> str:
         return f"{match[1]}\n{made}\n\n{match[3]}"
 
     return MARKED.sub(one, text)
-
-
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:
-    rule = ["--:" if i in right else "---" for i in range(len(titles))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (titles, rule, *rows))
 
 
 # -- the catalog
@@ -413,6 +409,7 @@ ALONE: dict[str, Callable[[], str]] = {
     "precisions": precisions,
     "devices": device_table,
     "decoding": ratios,
+    "recurrent mixers": speeds,
 }
 
 __all__ = ["drawing", "filled", "generated", "main", "stale"]

@@ -12,11 +12,13 @@ from lamina.report.drawing.parts import BODY, PADDING, card
 from lamina.report.drawing.plot import Series, legend, plot
 from lamina.report.drawing.scene import blank, column, label, row
 from lamina.report.drawing.svg import svg
+from tools.tables import table
 
 ROOT = Path(__file__).parents[1]
-DECODE = ROOT / "bench" / "results" / "decode.json"
+DECODE, LINEAR = (ROOT / "bench" / "results" / f"{name}.json" for name in ("decode", "linear"))
 COLOURS = ("full", "latent", "delta", "scan")
 WIDTH, HEIGHT = 400.0, 220.0
+KINDS = "prefill", "training", "peak"
 
 
 def plots() -> Iterable[tuple[Path, str]]:
@@ -55,5 +57,18 @@ def ratios() -> str:
         for name, m in result["models"].items()
         for ms in (m["milliseconds"],)
     ]
-    rule = ["---", "--:", "--:", "--:", "--:"]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (told, rule, *rows))
+    return table(told, rows, (1, 2, 3, 4))
+
+
+def speeds() -> str:
+    """A table: how many times as fast as transformers each mixer is, and how much of its memory a step takes."""
+    measured = json.loads(LINEAR.read_text(encoding="utf-8"))["rows"]
+    told = ["mixer", "prompt", "times as fast", "training step", "times as fast", "its memory"]
+    rows = []
+    for name, taken in measured.items():
+        each = ((taken[kind]["transformers"], taken[kind]["lamina"]) for kind in KINDS)
+        (before, ours), (step, our_step), (held, our_held) = each
+        times = f"{before / ours:.1f}", f"{step / our_step:.1f}", f"{our_held / held:.2f} times"
+        seconds = f"{ours * 1e3:.0f} ms", f"{our_step * 1e3:.0f} ms"
+        rows.append([name, seconds[0], times[0], seconds[1], times[1], times[2]])
+    return table(told, rows, (1, 2, 3, 4, 5))
