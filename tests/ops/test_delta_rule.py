@@ -123,6 +123,21 @@ def test_native_is_for_float32_values_only(calls, kind):
         with FlopCounterMode(display=False) as counter:
             op(*single(arguments))
         assert counter.get_total_flops()
-    wanted = [x.requires_grad_() for x in single(arguments)]
-    assert close(op(*wanted), exact)
-    assert not calls
+        assert not calls
+
+
+@pytest.mark.parametrize("tokens", [2, 64, 65, 150])
+def test_gradients(calls, kind, tokens):
+    """The states before each chunk are those of the native function; the rest of a step is torch's."""
+    op, reference = OPS[kind]
+    arguments = made(kind, tokens=tokens)
+    arguments[3][:, :, 5::9] *= 1e3
+    steps = []
+    for function, given in ((op, single(arguments)), (reference, arguments)):
+        leaves = [x.detach().requires_grad_() for x in given]
+        results = function(*leaves)
+        random = torch.Generator().manual_seed(1)
+        weights = [torch.randn(x.shape, generator=random, dtype=torch.float64).to(x) for x in results]
+        steps.append([*results, *torch.autograd.grad(results, leaves, weights)])
+    assert close(*steps, 5e-6)
+    assert calls == ["delta_rule"]

@@ -127,6 +127,13 @@ def test_weak_decay_behind_a_strong_one(case, made):
         assert largest(got.double(), right) <= 1e-5
 
 
+@pytest.mark.parametrize("chunk", [1, 8, 64])
+def test_a_state_keeps_nothing_else_in_memory(case, made, chunk):
+    """It is no part of what a chunk made on its way."""
+    for part in results(case.op, *made, chunk=chunk)[1:]:
+        assert part.untyped_storage().nbytes() == part.nbytes
+
+
 def test_padding_leaves_the_state(case, made):
     sequences, state, constants = made
     lengths = [23, 0, 9]

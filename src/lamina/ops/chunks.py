@@ -23,28 +23,40 @@ from lamina.errors import LaminaError
 States = tuple[Tensor, ...]
 Rule = Callable[..., tuple[Tensor, States]]
 """rule(state, *pieces, *constants) -> outputs [B H n ...], the state after; pieces are [B H n ...] of each sequence."""
+Whole = Callable[[States, Sequence[Tensor], list[States] | None], tuple[Tensor, States] | None]
+"""whole(state, sequences, before) -> outputs, the state after: of all chunks at once, or nothing where it can not.
+
+The states before each chunk are appended to `before`.
+"""
 
 
 def over_chunks(
-    rule: Rule, state: States, sequences: Sequence[Tensor], constants: Sequence[Tensor] = (), chunk: int = CHUNK
+    rule: Rule,
+    state: States,
+    sequences: Sequence[Tensor],
+    constants: Sequence[Tensor] = (),
+    chunk: int = CHUNK,
+    whole: Whole | None = None,
 ) -> tuple[Tensor, States]:
     """A rule applied to chunk after chunk of some sequences, the last of which may be shorter.
 
-    `constants` are what every chunk reads besides (a rate a head, say); gradients reach them too.
+    `constants` are what every chunk reads besides (a rate a head, say); gradients reach them too. `whole` does the same
+    faster, where it can, for chunks of the usual size.
     Shapes: sequences [B H T ...] -> outputs [B H T ...]; state and constants are the rule's own
     Raises: LaminaError for a chunk below one token
     """
     if chunk < 1:
         raise LaminaError(f"a chunk needs at least one token, not {chunk}")
-    inputs = (*state, *sequences, *constants)
+    inputs, whole = (*state, *sequences, *constants), whole if chunk == CHUNK else None
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        out, *after = _Chunked.apply(rule, chunk, len(state), len(sequences), *inputs)  # type: ignore[misc]
+        out, *after = _Chunked.apply(rule, whole, chunk, len(state), len(sequences), *inputs)  # type: ignore[misc]
         return out, tuple(after)
-    return _forward(rule, state, sequences, constants, chunk)
+    return _forward(rule, whole, state, sequences, constants, chunk)
 
 
 def _forward(
     rule: Rule,
+    whole: Whole | None,
     state: States,
     sequences: Sequence[Tensor],
     constants: Sequence[Tensor],
@@ -52,11 +64,14 @@ def _forward(
     before: list[States] | None = None,
 ) -> tuple[Tensor, States]:
     """The states before each chunk are appended to `before`."""
+    if whole is not None and (found := whole(state, sequences, before)) is not None:
+        return found
     tokens, out = sequences[0].shape[2], None
     for start, end in pairwise((*range(0, tokens, chunk), tokens)):
         if before is not None:
             before.append(state)
         piece, state = rule(state, *_pieces(sequences, start, end), *constants)
+        state = _alone(state)
         if end - start == tokens:
             return piece, state
         if out is None:  # a token's heads beside each other, as what comes after reads them
@@ -67,6 +82,11 @@ def _forward(
     return out, state
 
 
+def _alone(state: States) -> States:
+    """Copied where it is a part of something larger, which it would keep in memory."""
+    return tuple(x if x.untyped_storage().nbytes() == x.nbytes else x.clone() for x in state)
+
+
 def _pieces(sequences: Iterable[Tensor], start: int, end: int) -> list[Tensor]:
     return [sequence[:, :, start:end] for sequence in sequences]
 
@@ -75,10 +95,12 @@ class _Chunked(torch.autograd.Function):
     """`_forward`, with a backward pass that computes one chunk again at a time."""
 
     @staticmethod
-    def forward(ctx: Any, rule: Rule, chunk: int, states: int, sequences: int, *inputs: Tensor) -> Any:
+    def forward(
+        ctx: Any, rule: Rule, whole: Whole | None, chunk: int, states: int, sequences: int, *inputs: Tensor
+    ) -> Any:
         before: list[States] = []
         state, rest = inputs[:states], inputs[states:]
-        out, after = _forward(rule, state, rest[:sequences], rest[sequences:], chunk, before)
+        out, after = _forward(rule, whole, state, rest[:sequences], rest[sequences:], chunk, before)
         ctx.rule, ctx.chunk, ctx.states, ctx.sequences = rule, chunk, states, sequences
         ctx.save_for_backward(*inputs, *(tensor for held in before[1:] for tensor in held))
         return out, *after
@@ -86,7 +108,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_out: Tensor, *of_state: Tensor) -> Any:
-        wanted = ctx.needs_input_grad[4:]
+        wanted = ctx.needs_input_grad[5:]
         inputs, kept = ctx.saved_tensors[: len(wanted)], ctx.saved_tensors[len(wanted) :]
         sequences, constants = inputs[ctx.states :][: ctx.sequences], inputs[ctx.states + ctx.sequences :]
         before = [inputs[: ctx.states], *zip(*([iter(kept)] * ctx.states), strict=True)]
@@ -103,7 +125,7 @@ class _Chunked(torch.autograd.Function):
             for total, part in zip(of_constants, given[ctx.states + ctx.sequences :], strict=True):
                 total += part
         every = (*of_state, *of_sequences, *of_constants)
-        return None, None, None, None, *(grad if need else None for grad, need in zip(every, wanted, strict=True))
+        return *(None,) * 5, *(grad if need else None for grad, need in zip(every, wanted, strict=True))
 
 
 def _gradients(

@@ -129,10 +129,10 @@ static void gather(struct delta_room at, const struct rows *of, long first, long
 /* o = S^T q of each token, where S <- e^g S, S <- S + b k (v - S^T k)^T; q and k are made unit vectors first if so wanted,
  * and q is over the root of K
  * q, k [batch groups tokens K], v, y [batch heads tokens V], g [batch heads tokens decays], b [batch heads tokens], each
- * at three strides, in the order q k v g b y; state [batch heads K V] is replaced; room [threads each] and then
- * [batch heads strips of deep], zeros */
+ * at three strides, in the order q k v g b y; state [batch heads K V] is replaced; before [chunks batch heads K V] are to be
+ * the states before each chunk, or are none; room [threads each] and then [batch heads strips of deep], zeros */
 void delta_rule(const float *q, const float *k, const float *v, const float *g, const float *b, float *y, float *state,
-                float *room, const long *strides, long batch, long groups, long heads, long tokens, long key_dim,
+                float *room, float *before, const long *strides, long batch, long groups, long heads, long tokens, long key_dim,
                 long value_dim, long decays, long unit, long each, int threads) {
     long wide = (value_dim + SIDE - 1) / SIDE * SIDE, deep = (key_dim + 7) / 8 * 8, jobs = batch * heads;
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
@@ -154,6 +154,8 @@ void delta_rule(const float *q, const float *k, const float *v, const float *g, 
                 for (long i = 0; i < key_dim && first == 0; i++)
                     to_strips(held + i * value_dim, value_dim, at.state + i * SIDE, deep * SIDE);
                 gather(at, of, first, n, key_dim, value_dim, decays, unit);
+                for (long i = 0, place = first / CHUNK * jobs + job; i < key_dim && before; i++)
+                    from_strips(at.state + i * SIDE, deep * SIDE, before + (place * key_dim + i) * value_dim, value_dim);
                 one_chunk(at, run, n, deep, wide);
                 for (long t = 0; t < n; t++)
                     from_strips(at.y + t * SIDE, CHUNK * SIDE, of_y.first + (first + t) * of_y.apart, value_dim);

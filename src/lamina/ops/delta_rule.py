@@ -10,6 +10,7 @@ Source: arXiv 2412.06464, section 3.3; the chunked form without decay: 2406.0648
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,9 +50,8 @@ def gated_delta_rule(
     options: dict[str, Any] = {"scale": k.shape[-1] ** -0.5, "use_qk_l2norm_in_kernel": unit}
     if (made := fused("gated_delta_rule", q, k, v, g, b, state=state, **options)) is not None:
         return made
-    if chunk > 0 and (found := recurrence("delta_rule", (q, k, v, g, b), state, 1, unit)) is not None:
-        return found
-    out, (state,) = over_chunks(_unit_rule if unit else _rule, (state,), (q, k, v, g, b), chunk=chunk)
+    whole, rule = partial(recurrence, "delta_rule", (1, unit)), _unit_rule if unit else _rule
+    out, (state,) = over_chunks(rule, (state,), (q, k, v, g, b), chunk=chunk, whole=whole)
     return out, state
 
 

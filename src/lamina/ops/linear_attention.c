@@ -71,9 +71,10 @@ static void one_chunk(struct room at, long tokens, long key_dim, long wide) {
 
 /* o = S^T q of each token, where S <- e^g S + k v^T
  * q, k [batch groups tokens K], v, y [batch heads tokens V], g [batch heads tokens], each at three strides, in the order
- * q k v g y; state [batch heads K V] is replaced; room [threads each] and then [batch heads strips of K] */
+ * q k v g y; state [batch heads K V] is replaced; before [chunks batch heads K V] are to be the states
+ * before each chunk, or are none; room [threads each] and then [batch heads strips of K] */
 void linear_attention(const float *q, const float *k, const float *v, const float *g, float *y, float *state,
-                      float *room, const long *strides, long batch, long groups, long heads, long tokens, long key_dim,
+                      float *room, float *before, const long *strides, long batch, long groups, long heads, long tokens, long key_dim,
                       long value_dim, long each, int threads) {
     long wide = (value_dim + SIDE - 1) / SIDE * SIDE, jobs = batch * heads;
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
@@ -93,6 +94,8 @@ void linear_attention(const float *q, const float *k, const float *v, const floa
                 for (long i = 0; i < key_dim && first == 0; i++)
                     to_strips(held + i * value_dim, value_dim, at.state + i * SIDE, key_dim * SIDE);
                 gather(at, of_q, of_k, of_v, of_g, first, n, key_dim, value_dim);
+                for (long i = 0, place = first / CHUNK * jobs + job; i < key_dim && before; i++)
+                    from_strips(at.state + i * SIDE, key_dim * SIDE, before + (place * key_dim + i) * value_dim, value_dim);
                 one_chunk(at, n, key_dim, wide);
                 for (long t = 0; t < n; t++)
                     from_strips(at.y + t * SIDE, CHUNK * SIDE, of_y.first + (first + t) * of_y.apart, value_dim);

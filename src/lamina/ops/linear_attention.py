@@ -10,6 +10,7 @@ Source: arXiv 2006.16236 (without decay), 2401.04658 (a decay a head), 2405.2106
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -101,11 +102,11 @@ def _attended(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, chunk: int, backwards: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Without gradients; from the last token to the first, if wanted."""
-    if chunk > 0 and (found := recurrence("linear_attention", (q, k, v, g), state, backwards=backwards)) is not None:
-        return found
-    if backwards:
-        q, k, v, g = (x.flip(2) for x in (q, k, v, g))
-    out, (state,) = over_chunks(_rule, (state,), (q, k, v, g), chunk=chunk)
+    if backwards and (found := recurrence("linear_attention", (), (state,), (q, k, v, g), backwards=True)) is not None:
+        return found[0], *found[1]
+    whole, parts = partial(recurrence, "linear_attention", ()), (q, k, v, g)
+    parts = [x.flip(2) for x in parts] if backwards else parts
+    out, (state,) = over_chunks(_rule, (state,), parts, chunk=chunk, whole=None if backwards else whole)
     return out.flip(2) if backwards else out, state
 
 

@@ -54,8 +54,8 @@ SIGNATURES = {
     "experts_glu": (*9 * (_P,), *5 * (_L,), _I),
     "attend_all": (_P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _F, _I),
     "attend_latent": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _F, _I),
-    "delta_rule": (*9 * (_P,), *9 * (_L,), _I),
-    "linear_attention": (*8 * (_P,), *7 * (_L,), _I),
+    "delta_rule": (*10 * (_P,), *9 * (_L,), _I),
+    "linear_attention": (*9 * (_P,), *7 * (_L,), _I),
     "selective_scan": (*9 * (_P,), *5 * (_L,), _I),
     "short_convolution": (*6 * (_P,), *6 * (_L,), _I, _I),
 }
@@ -161,13 +161,20 @@ def reachable(*tensors: Tensor) -> ctypes.CDLL | None:
 
 
 def recurrence(
-    name: str, parts: Sequence[Tensor], state: Tensor, *more: int, backwards: bool = False
-) -> tuple[Tensor, Tensor] | None:
+    name: str,
+    more: Sequence[int],
+    states: tuple[Tensor, ...],
+    parts: Sequence[Tensor],
+    before: list[tuple[Tensor, ...]] | None = None,
+    *,
+    backwards: bool = False,
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
     """Outputs [B H T V] and state of a function that takes chunks of the tokens of q, k, v, g and others, if it can.
 
     It is for values of float32 on a CPU and for more than one token; rows are read where they lie, from the last token
-    to the first if wanted.
+    to the first if wanted. The states before each chunk are appended to `before`.
     """
+    (state,) = states
     v, plain = parts[2], all(type(x) in PLAIN and x.is_cpu and x.dtype == torch.float32 for x in (*parts, state))
     if torch.is_grad_enabled() or not plain or v.shape[2] == 1 or any(x.ndim == 4 and x.stride(3) != 1 for x in parts):
         return None
@@ -182,6 +189,9 @@ def recurrence(
     threads, wide, deep = torch.get_num_threads(), -(-value_dim // SIDE) * SIDE, -(-key_dim // 8) * 8
     each = 2 * deep + CHUNK * (2 * CHUNK + 2 + 4 * deep + 2 * wide)
     room = v.new_zeros(threads * each + batch * heads * deep * wide)
-    places += [x.data_ptr() for x in (after, room, strides)]
+    kept = None if before is None else v.new_empty(-(-tokens // CHUNK), *state.shape)
+    places += [x.data_ptr() for x in (after, room)] + [0 if kept is None else kept.data_ptr(), strides.data_ptr()]
     getattr(native, name)(*places, batch, groups, heads, tokens, key_dim, value_dim, *more, each, threads)
-    return out, after
+    if before is not None and kept is not None:
+        before += [(held,) for held in kept]
+    return out, (after,)

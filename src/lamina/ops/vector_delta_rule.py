@@ -8,6 +8,7 @@ Source: arXiv 2510.26692, section 3 (the rule); 2406.06484, section 3 (the chunk
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,9 +47,8 @@ def vector_delta_rule(
     options: dict[str, Any] = {"scale": k.shape[-1] ** -0.5, "use_qk_l2norm_in_kernel": unit}
     if (made := fused("kda", q, k, v, g, b, state=state, **options)) is not None:
         return made
-    if chunk > 0 and (found := recurrence("delta_rule", (q, k, v, g, b), state, k.shape[-1], unit)) is not None:
-        return found
-    out, (state,) = over_chunks(_unit_rule if unit else _rule, (state,), (q, k, v, g, b), chunk=chunk)
+    whole, rule = partial(recurrence, "delta_rule", (k.shape[-1], unit)), _unit_rule if unit else _rule
+    out, (state,) = over_chunks(rule, (state,), (q, k, v, g, b), chunk=chunk, whole=whole)
     return out, state
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from lamina.arch.feedforward import Activation
-from lamina.arch.measure import CHUNK, Kept, Shape, Work, linear, matrices, within
+from lamina.arch.measure import Kept, Shape, Work, linear, matrices, within
 from lamina.arch.mixers.base import Mixer
 from lamina.arch.norm import Norm, RMSNorm
 from lamina.arch.position import Rotary
@@ -87,11 +87,10 @@ class LightningAttention(Mixer):
 
     def saved(self, width: int) -> int:
         inner = self.heads * self.head_dim
-        states = self.heads * self.head_dim**2 // CHUNK  # one for every chunk
         before = 3 * inner if self.activation else 0
         normed = 2 * self.heads * self.qk_norm.saved(self.head_dim) if self.qk_norm else 0
         # q, k, v before and after the activation; o, its norm, the gate, what it lets through
-        return width + before + 3 * inner + normed + 4 * inner + states
+        return width + before + 3 * inner + normed + 4 * inner
 
 
 def _even(heads: int) -> tuple[float, ...]:

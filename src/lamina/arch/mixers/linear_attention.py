@@ -47,9 +47,8 @@ class _Heads(Mixer):
 
     def saved(self, width: int) -> int:
         keys, values = self.heads * self.key_dim, self.heads * self.value_dim
-        states = self.heads * self.key_dim * self.columns // CHUNK  # one for every chunk
         normed = self.heads * self.norm.saved(self.value_dim) if self.norm else 0
-        return width + 2 * keys + values + normed + (2 if self.gate else 0) * values + values + states
+        return width + 2 * keys + values + normed + (2 if self.gate else 0) * values + values
 
 
 class LinearAttention(_Heads):
@@ -114,4 +113,5 @@ class GatedLinearAttention(_Heads):
         return work._replace(chunked=work.chunked - scores, crossed=scores)
 
     def saved(self, width: int) -> int:
-        return super().saved(width) + self.decay_rank + 2 * self.heads * self.key_dim
+        states = self.heads * self.key_dim * self.value_dim // CHUNK  # one for every chunk
+        return super().saved(width) + self.decay_rank + 2 * self.heads * self.key_dim + states

@@ -55,4 +55,6 @@ class RGLRU(Mixer):
         )
 
     def saved(self, width: int) -> int:
-        return width + 9 * self.inner + self.inner // CHUNK  # x; gate, u, r, i and h before and after; their product
+        # x; the gate before and after its activation; what the convolution reads and gives; r, i, and what i lets in;
+        # the decay's logarithm, 1 - a^2, its root and what that lets in; h, and what the gate lets through
+        return width + 13 * self.inner + self.inner // CHUNK

@@ -137,4 +137,6 @@ class Mamba(Mixer):
 
     def saved(self, width: int) -> int:
         states = self.inner * self.state // CHUNK
-        return width + 7 * self.inner + self.heads * (self.rank + 2 * self.state) + states
+        # x; what the convolution reads, and before and after its SiLU; the step before and after softplus; y; the gate
+        # before and after its SiLU; what it lets through
+        return width + 9 * self.inner + self.heads * (self.rank + 2 * self.state) + states
