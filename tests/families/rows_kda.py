@@ -19,8 +19,8 @@ KDA = {"head_dim": 8, "num_heads": 3, "short_conv_kernel_size": 5, "full_attn_la
 KIMI = BASE | MLA | EXPERTS | {"num_hidden_layers": 4, "linear_attn_config": KDA, "pad_token_id": 0}
 GROUPS = {"num_expert_group": 4, "topk_group": 2}
 LAYERS = {"num_hidden_layers": 4, "head_dim": 20, "layer_group_size": 3}
-LING = BASE | MLA | EXPERTS | GROUPS | LAYERS | {"hidden_size": 64, "pad_token_id": 0}
-"""As many channels as keep random weights well-conditioned: delta rules multiply differences."""
+LING = BASE | MLA | EXPERTS | GROUPS | LAYERS | {"hidden_size": 64, "pad_token_id": 0, "rms_norm_eps": 1e-2}
+"""Channels and an epsilon that keep random weights well-conditioned: delta rules multiply differences."""
 GLM = (
     BASE
     | MLA

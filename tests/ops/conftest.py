@@ -46,8 +46,9 @@ def calls(monkeypatch, poisoned):
     return ran
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(params=[1, 3])
 def threads(request):
+    """As many as there are cores would wait, busily, for the other worker's tests: none of these are."""
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param

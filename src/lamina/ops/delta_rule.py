@@ -18,8 +18,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lamina.arch.measure import CHUNK
-from lamina.ops.chunks import States, fading, finite, matrix_state, over_chunks, real, shared
+from lamina.ops.chunks import States, over_chunks
 from lamina.ops.fla import fused
+from lamina.ops.inputs import fading, finite, matrix_state, real, shared
 from lamina.ops.native import recurrence
 
 UNIT = 1e-6

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lamina.arch.measure import CHUNK
-from lamina.ops.chunks import States, finite, over_chunks, real, shared, vector_state
+from lamina.ops.chunks import States, over_chunks
 from lamina.ops.fading import faded_scores
+from lamina.ops.inputs import finite, real, shared, vector_state
 
 
 def gated_linear_attention(

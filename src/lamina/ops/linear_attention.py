@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lamina.arch.measure import CHUNK
-from lamina.ops.chunks import States, fading, finite, matrix_state, over_chunks, real, shared
+from lamina.ops.chunks import States, over_chunks
 from lamina.ops.fla import fused
+from lamina.ops.inputs import fading, finite, matrix_state, real, shared
 from lamina.ops.native import recurrence
 
 
@@ -102,12 +103,15 @@ def _attended(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, chunk: int, backwards: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Without gradients; from the last token to the first, if wanted."""
-    if backwards and (found := recurrence("linear_attention", (), (state,), (q, k, v, g), backwards=True)) is not None:
-        return found[0], *found[1]
-    whole, parts = partial(recurrence, "linear_attention", ()), (q, k, v, g)
-    parts = [x.flip(2) for x in parts] if backwards else parts
-    out, (state,) = over_chunks(_rule, (state,), parts, chunk=chunk, whole=None if backwards else whole)
-    return out.flip(2) if backwards else out, state
+    parts, whole = (q, k, v, g), partial(recurrence, "linear_attention", ())
+    if not backwards:
+        out, (state,) = over_chunks(_rule, (state,), parts, chunk=chunk, whole=whole)
+    elif (found := whole((state,), parts, backwards=True)) is not None:
+        out, (state,) = found
+    else:
+        out, (state,) = over_chunks(_rule, (state,), [x.flip(2) for x in parts], chunk=chunk)
+        out = out.flip(2)
+    return out, state
 
 
 def _rule(state: States, q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, States]:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
-from lamina.ops.chunks import States, fading, finite, over_chunks, real, shared
+from lamina.ops.chunks import States, over_chunks
+from lamina.ops.inputs import fading, finite, real, shared
 
 Kept = tuple[Float[Tensor, "B H A"], Float[Tensor, "B H P N"], Float[Tensor, "B H R N"], Float[Tensor, "B H P"]]
 """The angles so far, the states, and the keys and values of the last token."""

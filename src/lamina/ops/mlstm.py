@@ -18,7 +18,8 @@ from torch import Tensor
 
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
-from lamina.ops.chunks import States, fading, finite, matrix_state, over_chunks, real
+from lamina.ops.chunks import States, over_chunks
+from lamina.ops.inputs import fading, finite, matrix_state, real
 
 LARGEST = 80.0
 """Of what exp is taken below the fraction line: what is divided by more is zero in single precision."""

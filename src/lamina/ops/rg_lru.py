@@ -16,8 +16,9 @@ from torch.autograd.function import once_differentiable
 
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
-from lamina.ops.chunks import States, finite, over_chunks, real
+from lamina.ops.chunks import States, over_chunks
 from lamina.ops.diagonal import diagonal
+from lamina.ops.inputs import finite, real
 
 STEEP = 1000.0
 """The largest slope that training sees of a square root, which has no bound at zero."""

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
-from lamina.ops.chunks import States, finite, matrix_state, over_chunks, real
+from lamina.ops.chunks import States, over_chunks
 from lamina.ops.fading import faded_scores
+from lamina.ops.inputs import finite, matrix_state, real
 
 
 def rwkv7(

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
-from lamina.ops.chunks import States, finite, over_chunks, real
+from lamina.ops.chunks import States, over_chunks
 from lamina.ops.diagonal import diagonal
+from lamina.ops.inputs import finite, real
 from lamina.ops.native import reachable
 
 ROOM = 1 << 19

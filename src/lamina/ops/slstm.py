@@ -19,7 +19,8 @@ from torch import Tensor
 
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
-from lamina.ops.chunks import States, over_chunks, real
+from lamina.ops.chunks import States, over_chunks
+from lamina.ops.inputs import real
 
 Forget = Literal["sigmoid", "exponential"]
 

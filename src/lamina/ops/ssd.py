@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lamina.arch.measure import CHUNK
 from lamina.errors import LaminaError
-from lamina.ops.chunks import States, fading, finite, matrix_state, over_chunks, real, shared
+from lamina.ops.chunks import States, over_chunks
 from lamina.ops.fla import fused, usable
+from lamina.ops.inputs import fading, finite, matrix_state, real, shared
 
 
 def ssd(

@@ -16,10 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lamina.arch.measure import CHUNK
-from lamina.ops.chunks import States, finite, over_chunks, real, shared, vector_state
+from lamina.ops.chunks import States, over_chunks
 from lamina.ops.delta_rule import a_token_at_a_time, unit_vectors
 from lamina.ops.fading import faded_scores
 from lamina.ops.fla import fused
+from lamina.ops.inputs import finite, real, shared, vector_state
 from lamina.ops.native import recurrence
 
 
