@@ -409,7 +409,7 @@ ALONE: dict[str, Callable[[], str]] = {
     "precisions": precisions,
     "devices": device_table,
     "decoding": ratios,
-    "recurrent mixers": speeds,
+    "speeds": speeds,
 }
 
 __all__ = ["drawing", "filled", "generated", "main", "stale"]
