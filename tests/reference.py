@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+
+import lamina
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
@@ -89,6 +92,18 @@ def ids(batch: int, tokens: int, vocab: int = 97, seed: int = 1) -> torch.Tensor
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     """The largest difference, relative to the largest of `b`."""
     return float((a - b).abs().max() / b.abs().max())
+
+
+def saves_what_it_read(model: Any, tensors: dict[str, torch.Tensor], directory: Path) -> dict[str, Any]:
+    """Asserts that a model is saved with the tensors of its checkpoint, and is counted by them; returns its config."""
+    lamina.save(model, directory)
+    saved = load_file(directory / "model.safetensors")
+    assert set(saved) == set(tensors)
+    assert all(torch.equal(saved[name], tensor) for name, tensor in tensors.items())
+    assert lamina.load(directory).arch == model.arch
+    assert lamina.Architecture.from_json(model.arch.to_json()) == model.arch
+    assert model.arch.parameters().total == sum(tensor.numel() for tensor in tensors.values())
+    return json.loads((directory / "config.json").read_text())
 
 
 @torch.inference_mode()

@@ -37,6 +37,18 @@ def flat(state: Any) -> tuple[Tensor, ...]:
     return (state,) if isinstance(state, Tensor) else tuple(state)
 
 
+def single(arguments: Sequence[Tensor]) -> Any:
+    return [x.float() for x in arguments]
+
+
+def close(got: Sequence[Tensor], exact: Sequence[Tensor], tolerance: float = 2e-6) -> bool:
+    """Asserts that tensors equal others, relative to the largest number of each."""
+    for a, b in zip(got, exact, strict=True):
+        assert a.shape == b.shape
+        assert float((a.double() - b).detach().abs().max()) <= tolerance * float(b.detach().abs().max())
+    return True
+
+
 def cases() -> list[Case]:
     files = sorted(Path(__file__).parent.glob("recurrence_*.py"))
     return [case for file in files for case in importlib.import_module(f"tests.ops.{file.stem}").CASES]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lamina.ops.chunks import packed
 from lamina.ops.delta_rule import gated_delta_rule, gated_delta_rule_reference
 from lamina.ops.vector_delta_rule import vector_delta_rule, vector_delta_rule_reference
+from tests.ops.recurrences import close, single
 
 OPS = {
     "scalar": (gated_delta_rule, gated_delta_rule_reference),
@@ -35,17 +34,6 @@ def made(kind, rows=2, groups=2, heads=6, tokens=70, key_dim=9, value_dim=21) ->
     g = g.transpose(1, 2) if kind == "vector" else g[..., 0].transpose(1, 2)
     b = normal(rows, tokens, heads).sigmoid().transpose(1, 2)
     return [q, k, v, g, b, normal(rows, heads, key_dim, value_dim)]
-
-
-def single(arguments) -> Any:
-    return [x.float() for x in arguments]
-
-
-def close(got, exact, tolerance=2e-6) -> bool:
-    for a, b in zip(got, exact, strict=True):
-        assert a.shape == b.shape
-        assert float((a.double() - b).detach().abs().max()) <= tolerance * float(b.detach().abs().max())
-    return True
 
 
 @pytest.mark.parametrize("tokens", [2, 15, 16, 17, 63, 64, 65, 150])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lamina.ops.chunks import packed
 from lamina.ops.linear_attention import linear_attention, linear_attention_reference
+from tests.ops.recurrences import close, single
 
 
 def made(rows=2, groups=2, heads=6, tokens=70, key_dim=9, value_dim=21) -> list[torch.Tensor]:
@@ -22,17 +21,6 @@ def made(rows=2, groups=2, heads=6, tokens=70, key_dim=9, value_dim=21) -> list[
     q, k = (normal(rows, tokens, groups, key_dim).transpose(1, 2) for _ in range(2))
     v, g = normal(rows, tokens, heads, value_dim).transpose(1, 2), -normal(rows, tokens, heads).transpose(1, 2).abs()
     return [q, k, v, g, normal(rows, heads, key_dim, value_dim)]
-
-
-def single(arguments) -> Any:
-    return [x.float() for x in arguments]
-
-
-def close(got, exact, tolerance=2e-6) -> bool:
-    for a, b in zip(got, exact, strict=True):
-        assert a.shape == b.shape
-        assert float((a.double() - b).detach().abs().max()) <= tolerance * float(b.detach().abs().max())
-    return True
 
 
 @pytest.mark.parametrize("tokens", [2, 15, 16, 63, 64, 65, 150])

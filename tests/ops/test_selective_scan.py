@@ -13,6 +13,7 @@ from lamina.ops import selective_scan as module
 from lamina.ops.chunks import packed
 from lamina.ops.diagonal import diagonal
 from lamina.ops.selective_scan import selective_scan, selective_scan_reference
+from tests.ops.recurrences import close, single
 
 
 def made(rows=2, heads=3, tokens=23, channels=37, states=5, seed=0) -> Any:
@@ -26,17 +27,6 @@ def made(rows=2, heads=3, tokens=23, channels=37, states=5, seed=0) -> Any:
     b, c = (normal(rows, heads, tokens, states) for _ in range(2))
     rate, skip = normal(heads, channels, states).exp(), normal(heads, channels)
     return x, d.abs(), b, c, rate, skip, normal(rows, heads, channels, states)
-
-
-def single(arguments) -> Any:
-    return [x.float() for x in arguments]
-
-
-def close(got, exact, tolerance=1e-6) -> bool:
-    for a, b in zip(got, exact, strict=True):
-        assert a.shape == b.shape
-        assert float((a.double() - b).detach().abs().max()) <= tolerance * float(b.detach().abs().max())
-    return True
 
 
 @pytest.mark.parametrize(("channels", "states"), product([1, 7, 16, 63, 64, 65, 200], [1, 5, 16]))
