@@ -5,8 +5,6 @@ Of multimodal ones the text decoder; tests/families/test_read_encoders.py compar
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import transformers
 
@@ -51,9 +49,7 @@ def test_full_size_of_our_modules(name):
         with pytest.raises(LaminaError, match="can be priced and drawn, but not run yet"):
             lamina.build(arch, device="meta")
         return
-    before = time.perf_counter()
     ours = lamina.build(arch, device="meta")
-    assert time.perf_counter() - before < 10
     assert all(p.device.type == "meta" for p in ours.parameters())
     drawn = ("high_start", "low_start")  # where a recursion begins: drawn once, and not learned
     held = sum(p.numel() for name, p in ours.named_parameters() if not name.endswith(drawn))

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -117,9 +116,7 @@ def test_a_shape_that_disagrees_in_a_fused_or_transposed_tensor(tmp_path):
 def test_a_wrong_shape_takes_no_memory(llama):
     """A config that claims much more than the file holds is refused before anything is allocated."""
     reconfigure(llama, vocab_size=2**31, intermediate_size=2**31)
-    before = time.perf_counter()
     fails(llama, "[97, 48]", "[2147483648, 48]")
-    assert time.perf_counter() - before < 2
 
 
 @torch.inference_mode()

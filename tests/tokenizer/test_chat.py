@@ -111,12 +111,11 @@ def test_the_date_is_today() -> None:
 
 
 @pytest.mark.parametrize("template", BOMBS)
-def test_a_bomb_is_an_error_in_bounded_time(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_an_error(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And soon: most of them would run for ever."""
     monkeypatch.setattr(chat, "CPU_SECONDS", 0.5)
-    start = time.monotonic()
     with pytest.raises(LaminaError, match="the chat template failed"):
         render_chat(template, [])
-    assert time.monotonic() - start < chat.WALL_SECONDS + 2
     assert render_chat("{{ 1 + 1 }}", []) == "2"
 
 
