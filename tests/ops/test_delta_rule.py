@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from lamina.errors import LaminaError
 from lamina.ops.chunks import packed
 from lamina.ops.delta_rule import gated_delta_rule, gated_delta_rule_reference
 from lamina.ops.vector_delta_rule import vector_delta_rule, vector_delta_rule_reference
@@ -129,3 +130,10 @@ def test_gradients(calls, kind, tokens):
         steps.append([*results, *torch.autograd.grad(results, leaves, weights)])
     assert close(*steps, 5e-6)
     assert calls == ["delta_rule"]
+
+
+def test_no_heads_and_no_numbers_are_refused(kind):
+    q, k, *rest = single(made(kind))
+    for none in ((q[:, :0], k[:, :0]), (q[..., :0], k[..., :0])):
+        with pytest.raises(LaminaError, match="do not fit"):
+            OPS[kind][0](*none, *rest[:-1])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from lamina.errors import LaminaError
 from lamina.ops.chunks import packed
 from lamina.ops.linear_attention import linear_attention, linear_attention_reference
 from tests.ops.recurrences import close, single
@@ -113,3 +114,10 @@ def test_native_is_for_float32_values_only(calls):
         assert counter.get_total_flops()
     assert close(of_a_step(linear_attention, arguments), of_a_step(linear_attention_reference, arguments), 1e-12)
     assert not calls
+
+
+def test_no_heads_and_no_numbers_are_refused():
+    q, k, *rest = single(made())
+    for none in ((q[:, :0], k[:, :0]), (q[..., :0], k[..., :0])):
+        with pytest.raises(LaminaError, match="do not fit"):
+            linear_attention(*none, *rest[:-1])

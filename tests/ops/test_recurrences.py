@@ -187,6 +187,8 @@ def test_bad_input_is_one_sentence(case, made):
         case.op(*sequences, state=state, chunk=0, **constants)
     with pytest.raises(LaminaError, match="one of 0 to 23 for each of 3 rows"):
         case.op(*sequences, state=state, lengths=torch.tensor([1, 2, 24]), **constants)
+    with pytest.raises(LaminaError, match="one of 0 to 23 for each of 3 rows"):
+        case.op(*sequences, state=state, lengths=torch.tensor([1.0, 2.5, 3.0]), **constants)
     with pytest.raises(LaminaError, match="add up to one row of 23"):
         packed(case.op, [4, 0, 19], *[x[:1] for x in sequences], **constants)
     if case.decay is not None:

@@ -1,4 +1,4 @@
-/* The delta rule with a decay of each row of the state: each thread takes some of the heads, a chunk of tokens at a time.
+/* The delta rule with a decay of each row of the state: each thread takes some of the heads, chunk after chunk.
  *
  * The twins of this function are in ops/delta_rule.py and ops/vector_delta_rule.py. Tokens of a chunk meet through
  * products, as in ops/fading.py: what asks is times what faded since its run of SIDE tokens began, keys before it are
@@ -126,14 +126,14 @@ static void gather(struct delta_room at, const struct rows *of, long first, long
     }
 }
 
-/* o = S^T q of each token, where S <- e^g S, S <- S + b k (v - S^T k)^T; q and k are made unit vectors first if so wanted,
- * and q is over the root of K
+/* o = S^T q of each token, where S <- e^g S, S <- S + b k (v - S^T k)^T; q and k are made unit vectors first if so
+ * wanted, and q is over the root of K
  * q, k [batch groups tokens K], v, y [batch heads tokens V], g [batch heads tokens decays], b [batch heads tokens], each
- * at three strides, in the order q k v g b y; state [batch heads K V] is replaced; before [chunks batch heads K V] are to be
- * the states before each chunk, or are none; room [threads each] and then [batch heads strips of deep], zeros */
+ * at three strides, in the order q k v g b y; state [batch heads K V] is replaced; before [chunks batch heads K V] are
+ * to be the states before each chunk, or are none; room [threads each] and then [batch heads strips of deep], zeros */
 void delta_rule(const float *q, const float *k, const float *v, const float *g, const float *b, float *y, float *state,
-                float *room, float *before, const long *strides, long batch, long groups, long heads, long tokens, long key_dim,
-                long value_dim, long decays, long unit, long each, int threads) {
+                float *room, float *before, const long *strides, long batch, long groups, long heads, long tokens,
+                long key_dim, long value_dim, long decays, long unit, long each, int threads) {
     long wide = (value_dim + SIDE - 1) / SIDE * SIDE, deep = (key_dim + 7) / 8 * 8, jobs = batch * heads;
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
     for (long part = 0; part < threads; part++) {

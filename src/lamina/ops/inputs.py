@@ -19,7 +19,8 @@ def real(lengths: Int[Tensor, " B"] | None, *sequences: Tensor) -> list[Tensor]:
         return list(sequences)
     rows, tokens = sequences[0].shape[0], sequences[0].shape[2]
     lengths = torch.as_tensor(lengths, device=sequences[0].device)
-    if lengths.shape != (rows,) or bool(((lengths < 0) | (lengths > tokens)).any()):
+    whole = not (lengths.is_floating_point() or lengths.is_complex())
+    if not whole or lengths.shape != (rows,) or bool(((lengths < 0) | (lengths > tokens)).any()):
         raise LaminaError(f"lengths {lengths.tolist()} must be one of 0 to {tokens} for each of {rows} rows")
     behind = torch.arange(tokens, device=lengths.device) >= lengths[:, None]
     return [x.masked_fill(behind[:, None].reshape(rows, 1, tokens, *(1,) * (x.ndim - 3)), 0.0) for x in sequences]
@@ -38,7 +39,8 @@ def matrix_state(q: Tensor, k: Tensor, v: Tensor, state: Tensor | None, *a_token
     Raises: LaminaError for shapes that do not fit each other
     """
     (rows, heads, tokens, value_dim), keys = v.shape, k.shape
-    fit = q.shape == keys and (keys[0], keys[2]) == (rows, tokens) and heads % keys[1] == 0 and tokens > 0
+    fit = q.shape == keys and (keys[0], keys[2]) == (rows, tokens)
+    fit = fit and all(size > 0 for size in keys[1:]) and heads % keys[1] == 0
     if not fit or any(x.shape[:3] != v.shape[:3] for x in a_token):
         shapes = ", ".join(str(list(x.shape)) for x in (q, k, v, *a_token))
         raise LaminaError(f"shapes {shapes} do not fit; q, k [B G T K], v [B H T V] and others [B H T] would, G | H")
